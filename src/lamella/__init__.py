@@ -1,0 +1,1 @@
+"""lamella: large atomistic models (DPA-3) trained, evaluated and run."""

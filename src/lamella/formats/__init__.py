@@ -1,0 +1,1 @@
+"""Other codes' weights and configurations, read without executing anything in them."""

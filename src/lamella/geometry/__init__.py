@@ -1,0 +1,1 @@
+"""Pure functions of arrays: neighbours, graphs, switches, segment sums, derivatives."""

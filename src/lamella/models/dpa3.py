@@ -1,0 +1,327 @@
+"""DPA-3: message passing on a line graph series (DPA3 paper, arXiv 2506.01686; exact form: docs/papers/dpa3.md).
+
+Vertices of G¹ are atoms, its edges are neighbour pairs i <- j; the edges shorter than the angle cutoff are the vertices of its
+line graph G², whose edges are angles: ordered pairs (ij, ik) of one centre, j = k included. Features of G²'s vertices *are* the
+features of G¹'s edges.
+
+======================  ==================================  =============================================================
+paper                   code                                meaning
+======================  ==================================  =============================================================
+v⁽¹⁾ , v⁽²⁾ = e⁽¹⁾, e⁽²⁾    ``node_NC, edge_EC, angle_AC``      features of atoms, edges, angles
+s⁽¹⁾, s⁽²⁾ (Eq. 9)        ``w_E``, ``ws_Q``                   switch of an edge at the edge and at the angle cutoff
+s⁽²⁾(r_ij) s⁽²⁾(r_ik)     ``w_A``                             weight of an angle (Eq. 10)
+h_ij                    ``h_E3``                            s(r) (x, y, z)/r², normalised: the one equivariant input
+N_m                     ``edge_norm, angle_norm``           configured number of neighbours, a plain constant
+δ (Eqs. 4, 5, 12)       ``step_*``                          learned step of each update
+symm (Eqs. 13-16)       ``_symmetrise``                     invariants of the sum of h ⊗ features
+======================  ==================================  =============================================================
+
+Shapes: N atoms, E edges, Q short edges (within the angle cutoff), A angles, C channels of whatever is spoken of.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+from lamella.geometry.segment import gather, segment_sum
+from lamella.geometry.switch import SWITCHES, SwitchKind
+from lamella.nn.activation import activation
+from lamella.nn.dense import Dense
+from lamella.nn.embedding import TypeEmbedding
+from lamella.types import Graph, Incidence
+
+__all__ = ["DPA3", "DPA3Config"]
+
+UpdateStyle = Literal["res_residual", "res_avg", "res_incr"]
+
+
+class DPA3Config(BaseModel):
+    """Hyper-parameters of the DPA-3 backbone; the defaults are deepmd-kit's shipped example (L6, 128/64/32)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["dpa3"] = "dpa3"
+    layers: int = Field(6, ge=1)
+    node_dim: int = Field(128, ge=1)
+    edge_dim: int = Field(64, ge=1)
+    angle_dim: int = Field(32, ge=1)
+    cutoff: float = Field(6.0, gt=0)
+    """Å; neighbours nearer than this are edges."""
+    switch_start: float = Field(5.3, gt=0)
+    angle_cutoff: float = Field(4.0, gt=0)
+    """Å; edges shorter than this form angles."""
+    angle_switch_start: float = Field(3.5, gt=0)
+    switch: SwitchKind = "exponential"
+    edge_sel: int = Field(120, ge=1)
+    """Neighbours that the edge sums are normalised for. Nothing is cut away: see ``edge_norm``."""
+    angle_sel: int = Field(30, ge=1)
+    dynamic_sel: bool = False
+    """Normalise by ``sel / sel_reduction`` (deepmd-kit's dynamic neighbour selection) instead of ``sel``."""
+    sel_reduction: float = Field(10.0, gt=0)
+    axis: int = Field(4, ge=1)
+    update_angle: bool = True
+    """False: line graph of order 1, no angles at all."""
+    smooth_edge_update: bool = True
+    """False: an edge outside the angle cutoff feeds itself to the angle update, which makes the energy discontinuous there."""
+    edge_init: Literal["distance", "switched_inverse"] = "distance"
+    angle_compression: int = Field(1, ge=0)
+    """Rate c by which node and edge features shrink before they enter an angle; 0 for none."""
+    angle_compression_edge: int = Field(2, ge=1)
+    angle_compression_kind: Literal["split", "linear"] = "split"
+    messages: int = Field(1, ge=1)
+    """Messages of node width per edge."""
+    update_style: UpdateStyle = "res_residual"
+    update_step: float = 0.1
+    """Initial learned step of every update."""
+    activation: str = "silut:10.0"
+    env_std: float = Field(0.3, ge=0)
+    """Constant scale of the environment matrix; 0 takes it from the training data."""
+    concat_embedding: bool = False
+    embedding_bias: bool = False
+
+    @property
+    def edge_norm(self) -> float:
+        """N_m of sums over edges."""
+        return self.edge_sel / self.sel_reduction if self.dynamic_sel else float(self.edge_sel)
+
+    @property
+    def angle_norm(self) -> float:
+        """N_m of sums over angles."""
+        return self.angle_sel / self.sel_reduction if self.dynamic_sel else float(self.angle_sel)
+
+    @property
+    def angle_node_dim(self) -> int:
+        """Width of a node inside an angle."""
+        return self.angle_dim // self.angle_compression if self.angle_compression else self.node_dim
+
+    @property
+    def angle_edge_dim(self) -> int:
+        """Width of an edge inside an angle."""
+        if not self.angle_compression:
+            return self.edge_dim
+        return self.angle_dim * self.angle_compression_edge // (2 * self.angle_compression)
+
+    @property
+    def output_dim(self) -> int:
+        """Width of what the head reads."""
+        return self.node_dim * (2 if self.concat_embedding else 1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DPA3Config:
+        activation(self.activation)
+        if not self.switch_start < self.cutoff:
+            raise ValueError(f"switch_start ({self.switch_start}) must lie below cutoff ({self.cutoff})")
+        if not self.angle_switch_start < self.angle_cutoff:
+            raise ValueError(f"angle_switch_start ({self.angle_switch_start}) must lie below angle_cutoff ({self.angle_cutoff})")
+        if self.angle_cutoff > self.cutoff:
+            raise ValueError(f"angle_cutoff ({self.angle_cutoff}) must not exceed cutoff ({self.cutoff})")
+        if self.axis > min(self.node_dim, self.edge_dim):
+            raise ValueError(f"axis ({self.axis}) must not exceed node_dim and edge_dim")
+        if self.dynamic_sel and not self.smooth_edge_update:
+            raise ValueError("dynamic_sel needs smooth_edge_update: true")
+        if self.angle_compression:
+            split = self.angle_compression_kind == "split"
+            if (self.angle_dim * self.angle_compression_edge) % (2 * self.angle_compression):
+                raise ValueError("angle_dim * angle_compression_edge must be divisible by 2 * angle_compression")
+            if split and (self.angle_node_dim > self.node_dim or self.angle_edge_dim > self.edge_dim):
+                raise ValueError("angle_compression_kind 'split' takes more channels than nodes or edges have")
+        return self
+
+
+@dataclass(frozen=True)
+class _Geometry:
+    """What every layer reads of a graph, in the model's dtype."""
+
+    w_E: Tensor
+    h_E3: Tensor
+    centre: Incidence  # short edges by centre atom
+    w_A: Tensor
+
+
+class DPA3(nn.Module):
+    """Backbone: graph -> node features (N, ``config.output_dim``), invariant to rotations, reflections and permutations."""
+
+    def __init__(self, config: DPA3Config, n_species: int) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = TypeEmbedding(n_species, config.node_dim, config.embedding_bias)
+        self.edge_init = Dense(1, config.edge_dim)
+        self.angle_init = Dense(1, config.angle_dim, bias=False) if config.update_angle else None
+        last = config.layers - 1
+        self.layers = nn.ModuleList(DPA3Layer(config, last=depth == last) for depth in range(config.layers))
+        std = torch.full((n_species, 2), config.env_std or 1.0)
+        self.register_buffer("env_std", std)  # (n_species, [radial, angular]), by the centre's element
+        self._act = activation(config.activation)
+
+    def forward(self, graph: Graph, vec_E3: Tensor) -> Tensor:
+        """Node features after the last layer.
+
+        Args:
+            graph: everything but geometry is read from here.
+            vec_E3: edge vectors, Å, float64; the caller differentiates with respect to these.
+        """
+        embedding_NC = self.embedding(graph.species)
+        node_NC = self._act(embedding_NC)
+        geometry, edge_EC, angle_AC = self._initial(graph, vec_E3, node_NC.dtype)
+        for layer in self.layers:
+            node_NC, edge_EC, angle_AC = layer(node_NC, edge_EC, angle_AC, graph, geometry)
+        return torch.cat([node_NC, embedding_NC], dim=1) if self.config.concat_embedding else node_NC
+
+    def _initial(self, graph: Graph, vec_E3: Tensor, dtype: torch.dtype) -> tuple[_Geometry, Tensor, Tensor]:
+        """Switches, h, and the first edge and angle features (Eqs. 17-19)."""
+        config = self.config
+        switch = SWITCHES[config.switch]
+        r_E = torch.linalg.vector_norm(vec_E3, dim=1)
+        w_E = switch(r_E, config.switch_start, config.cutoff)
+        std_E2 = self.env_std.to(vec_E3.dtype).index_select(0, graph.species).index_select(0, graph.src.index)
+        h_E3 = (w_E / (r_E * r_E * std_E2[:, 1]))[:, None] * vec_E3
+        if config.edge_init == "distance":
+            edge_EC = self.edge_init(r_E[:, None].to(dtype))
+        else:
+            edge_EC = self._act(self.edge_init((w_E / (r_E * std_E2[:, 0]))[:, None].to(dtype)))
+        centre = _centres(graph)
+        if self.angle_init is None:
+            empty = edge_EC.new_zeros(0)
+            return _Geometry(w_E[:, None].to(dtype), h_E3.to(dtype), centre, empty), edge_EC, empty
+        r_Q = r_E.index_select(0, graph.short)
+        unit_Q3 = vec_E3.index_select(0, graph.short) / (r_Q + 1e-6)[:, None]
+        cos_A = (gather(unit_Q3, graph.angle_j) * gather(unit_Q3, graph.angle_k)).sum(dim=1) * (1.0 - 1e-6)
+        ws_Q = switch(r_Q, config.angle_switch_start, config.angle_cutoff)[:, None].to(dtype)
+        w_A = gather(ws_Q, graph.angle_j) * gather(ws_Q, graph.angle_k)
+        angle_AC = self.angle_init((cos_A / math.sqrt(math.pi))[:, None].to(dtype))
+        return _Geometry(w_E[:, None].to(dtype), h_E3.to(dtype), centre, w_A), edge_EC, angle_AC
+
+
+class DPA3Layer(nn.Module):
+    """One update of nodes, edges and angles from this layer's input (parallel updates; Eqs. 4-8, 12).
+
+    Every linear map of a concatenation [a | b | c] is applied as a W_a + b W_b + c W_c: the rows of a node are multiplied once
+    per atom, then gathered, so nothing as wide as the concatenation exists per edge or per angle.
+    """
+
+    def __init__(self, config: DPA3Config, last: bool) -> None:
+        super().__init__()
+        self.config, self.last = config, last
+        n, e, a = config.node_dim, config.edge_dim, config.angle_dim
+        self.node_self = Dense(n, n)
+        self.node_sym = Dense(config.axis * (n + e), n)  # rows: symm(edge), symm(neighbour)
+        self.node_edge = Dense(2 * n + e, config.messages * n)  # rows: centre, neighbour, edge
+        self.edge_self = Dense(2 * n + e, e)  # rows: centre, neighbour, edge
+        self.step_node = _steps(config, 2 + config.messages, n)
+        self.step_edge = _steps(config, 2 if config.update_angle else 1, e)
+        if config.update_angle:
+            width = a + config.angle_node_dim + 2 * config.angle_edge_dim  # rows: angle, centre, edge k, edge j
+            self.edge_angle_1 = Dense(width, e)
+            self.edge_angle_2 = Dense(e, e)
+            self.angle_self = Dense(width, a)
+            self.step_angle = _steps(config, 1, a)
+            if config.angle_compression and config.angle_compression_kind == "linear":
+                self.shrink_node = Dense(n, config.angle_node_dim, bias=False)
+                self.shrink_edge = Dense(e, config.angle_edge_dim, bias=False)
+        self._act = activation(config.activation)
+
+    def forward(
+        self, node_NC: Tensor, edge_EC: Tensor, angle_AC: Tensor, graph: Graph, geometry: _Geometry
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Updated (node, edge, angle); the last layer's edges and angles are nobody's input and stay as they are."""
+        node_out = self._update_node(node_NC, edge_EC, graph, geometry)
+        if self.last:
+            return node_out, edge_EC, angle_AC
+        updates = [self._act(_edge_linear(self.edge_self, node_NC, edge_EC, graph))]
+        if self.config.update_angle:
+            node_short, edge_short = self._angle_inputs(node_NC, edge_EC, graph)
+            updates.append(self._edge_from_angles(node_short, edge_short, edge_EC, angle_AC, graph, geometry))
+            angle_AC = self._update_angle(node_short, edge_short, angle_AC, graph, geometry)
+        return node_out, self._combine(edge_EC, updates, self.step_edge), angle_AC
+
+    def _update_node(self, node_NC: Tensor, edge_EC: Tensor, graph: Graph, geometry: _Geometry) -> Tensor:
+        """Self, symmetrised and message terms (Eqs. 4, 6, 7, 12)."""
+        config = self.config
+        weighted_E3 = geometry.h_E3 * geometry.w_E
+        sym_edge = _symmetrise(edge_EC, weighted_E3, graph.src, config.axis, config.edge_norm)
+        sym_node = _symmetrise(gather(node_NC, graph.dst), weighted_E3, graph.src, config.axis, config.edge_norm)
+        updates = [
+            self._act(self.node_self(node_NC)),
+            self._act(self.node_sym(torch.cat([sym_edge, sym_node], dim=1))),
+        ]
+        message_EC = self._act(_edge_linear(self.node_edge, node_NC, edge_EC, graph)) * geometry.w_E
+        message_NC = segment_sum(message_EC, graph.src) / config.edge_norm
+        updates.extend(message_NC.split(config.node_dim, dim=1))
+        return self._combine(node_NC, updates, self.step_node)
+
+    def _angle_inputs(self, node_NC: Tensor, edge_EC: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
+        """What of nodes (N, d_n) and short edges (Q, d_e) enters an angle."""
+        config = self.config
+        if not config.angle_compression:
+            return node_NC, edge_EC.index_select(0, graph.short)
+        if config.angle_compression_kind == "linear":
+            return self.shrink_node(node_NC), self.shrink_edge(edge_EC.index_select(0, graph.short))
+        return node_NC[:, : config.angle_node_dim], edge_EC[:, : config.angle_edge_dim].index_select(0, graph.short)
+
+    def _angle_linear(
+        self, layer: Dense, node: Tensor, edge: Tensor, angle_AC: Tensor, graph: Graph, geometry: _Geometry
+    ) -> Tensor:
+        """layer([angle | centre | edge k | edge j]) per angle; node and edge j share one gather, since both belong to j."""
+        d_a, d_n, d_e = angle_AC.shape[1], node.shape[1], edge.shape[1]
+        w_a, w_n, w_k, w_j = layer.weight.split([d_a, d_n, d_e, d_e])
+        receiving_QC = torch.addmm(gather(node @ w_n + layer.bias, geometry.centre), edge, w_j)
+        return angle_AC @ w_a + gather(receiving_QC, graph.angle_j) + gather(edge @ w_k, graph.angle_k)
+
+    def _edge_from_angles(
+        self, node: Tensor, edge: Tensor, edge_EC: Tensor, angle_AC: Tensor, graph: Graph, geometry: _Geometry
+    ) -> Tensor:
+        """Message of all angles to their receiving edge j (Eqs. 6, 7, 10 on G²)."""
+        u_AC = self._act(self._angle_linear(self.edge_angle_1, node, edge, angle_AC, graph, geometry)) * geometry.w_A
+        sum_QC = segment_sum(u_AC, graph.angle_j) / math.sqrt(self.config.angle_norm)
+        outside = torch.zeros_like(edge_EC) if self.config.smooth_edge_update else edge_EC
+        return self._act(self.edge_angle_2(outside.index_copy(0, graph.short, sum_QC)))
+
+    def _update_angle(
+        self, node: Tensor, edge: Tensor, angle_AC: Tensor, graph: Graph, geometry: _Geometry
+    ) -> Tensor:
+        """Eq. 5 on G²."""
+        update = self._act(self._angle_linear(self.angle_self, node, edge, angle_AC, graph, geometry))
+        return self._combine(angle_AC, [update], self.step_angle)
+
+    def _combine(self, old: Tensor, updates: list[Tensor], steps: nn.ParameterList | None) -> Tensor:
+        """x + Σ δ_k u_k with learned δ ("res_residual"), the mean over √(n+1) ("res_avg"), or x + Σ u_k/√n ("res_incr")."""
+        if steps is not None:
+            for step, update in zip(steps, updates, strict=True):
+                old = torch.addcmul(old, update, step)
+            return old
+        if self.config.update_style == "res_avg":
+            return sum(updates, old) / math.sqrt(len(updates) + 1)
+        return old + sum(updates[1:], updates[0]) / math.sqrt(len(updates))
+
+
+def _steps(config: DPA3Config, count: int, width: int) -> nn.ParameterList | None:
+    if config.update_style != "res_residual":
+        return None
+    return nn.ParameterList(torch.full((width,), config.update_step) for _ in range(count))
+
+
+def _centres(graph: Graph) -> Incidence:
+    """Short edges by their centre atom; they keep the edges' order, so they are sorted."""
+    index = graph.src.index.index_select(0, graph.short)
+    count = torch.zeros(graph.n_atoms, dtype=torch.int64, device=index.device).index_add_(0, index, torch.ones_like(index))
+    ptr = torch.cat([count.new_zeros(1), count.cumsum(0)])
+    return Incidence(index, torch.arange(index.shape[0], device=index.device), ptr)
+
+
+def _edge_linear(layer: Dense, node_NC: Tensor, edge_EC: Tensor, graph: Graph) -> Tensor:
+    """layer([centre | neighbour | edge]) per edge, (E, out)."""
+    n, e = node_NC.shape[1], edge_EC.shape[1]
+    w_i, w_j, w_e = layer.weight.split([n, n, e])
+    return edge_EC @ w_e + gather(node_NC @ w_i + layer.bias, graph.src) + gather(node_NC @ w_j, graph.dst)
+
+
+def _symmetrise(x_EC: Tensor, weighted_E3: Tensor, src: Incidence, axis: int, norm: float) -> Tensor:
+    """Eqs. 14-16: X = N^(-1/2) Σ_j h ⊗ x w (3, C); flatten(X[:, :axis]ᵀ X)/3, axis-major -> (N, axis · C)."""
+    x_N3C = segment_sum(weighted_E3[:, :, None] * x_EC[:, None, :], src) / math.sqrt(norm)
+    return (x_N3C[:, :, :axis].transpose(1, 2) @ x_N3C).flatten(1) / 3.0

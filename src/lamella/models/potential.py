@@ -1,0 +1,186 @@
+"""The potential: a backbone, a head per task (or one shared head), a baseline per task and element.
+
+    E = Σ_i ( F_task(v_i) + baseline_task[Z_i] )         F = -∂E/∂r,   W = -∂E/∂ε
+
+summed in float64 whatever the model's dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from ase.data import atomic_numbers, chemical_symbols
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from lamella.errors import InputError, RecipeError, nearest
+from lamella.geometry.derive import edge_gradient, forces_and_virial
+from lamella.geometry.graph import build_graph, collate
+from lamella.geometry.segment import segment_sum
+from lamella.models.dpa3 import DPA3, DPA3Config
+from lamella.models.heads import EnergyHead, HeadConfig
+from lamella.types import Frame, Graph, Prediction
+
+__all__ = ["ModelConfig", "Potential"]
+
+BackboneConfig = DPA3Config
+
+_BACKBONES = {"dpa3": DPA3}
+
+
+class ModelConfig(BaseModel):
+    """Backbone and head."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: BackboneConfig = BackboneConfig()
+    head: HeadConfig = HeadConfig()
+
+
+class Potential(nn.Module):
+    """A trained or new model: what :func:`lamella.load` returns.
+
+    Attributes:
+        config: hyper-parameters.
+        elements: chemical symbols, in the order of the model's species index.
+        tasks: names of the tasks (label sources) it was trained for.
+        metadata: what else is known of it: data hashes, statistics, recipe, origin.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        elements: Sequence[str],
+        tasks: Sequence[str] = ("default",),
+        metadata: Mapping[str, object] | None = None,
+    ) -> None:
+        """A model with random weights and zero baselines.
+
+        With ``config.head.task_dim`` > 0 all tasks share one head and task k is encoded by the unit vector k; otherwise each
+        task has a head of its own.
+        """
+        super().__init__()
+        self.config = config
+        self.elements = _checked_elements(elements)
+        self.tasks = tuple(tasks)
+        self.metadata = dict(metadata or {})
+        backbone = config.backbone
+        self.backbone = _BACKBONES[backbone.kind](backbone, len(self.elements))
+        shared = config.head.task_dim > 0
+        heads = 1 if shared else len(self.tasks)
+        self.heads = nn.ModuleList(EnergyHead(config.head, backbone.output_dim) for _ in range(heads))
+        if shared and config.head.task_dim < len(self.tasks):
+            raise RecipeError(f"model.head.task_dim is {config.head.task_dim}, fewer than the {len(self.tasks)} tasks.")
+        self.register_buffer("task_code", torch.eye(len(self.tasks), config.head.task_dim))
+        self.register_buffer("baseline", torch.zeros(len(self.tasks), len(self.elements), dtype=torch.float64))
+
+    @property
+    def cutoff(self) -> float:
+        """Longest edge, Å."""
+        return self.config.backbone.cutoff
+
+    @property
+    def angle_cutoff(self) -> float:
+        """Longest edge of an angle, Å; 0 for a model without angles."""
+        backbone = self.config.backbone
+        return backbone.angle_cutoff if backbone.update_angle else 0.0
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Atomic numbers of ``elements``."""
+        return tuple(atomic_numbers[symbol] for symbol in self.elements)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the weights."""
+        return self.backbone.embedding.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights live."""
+        return self.backbone.embedding.weight.device
+
+    def cast(self, dtype: torch.dtype) -> Potential:
+        """Change the dtype of weights and statistics in place; baselines stay float64. Returns the model."""
+        baseline = self.baseline
+        self.to(dtype)
+        self.baseline = baseline
+        return self
+
+    def task_index(self, task: str | None) -> int:
+        """Position of ``task`` in ``tasks``; ``None`` is right where there is only one.
+
+        Raises:
+            InputError: unknown task, or none given where there are several.
+        """
+        if task is None and len(self.tasks) == 1:
+            return 0
+        listed = ", ".join(self.tasks)
+        if task is None:
+            raise InputError(f"the model has several tasks: say which (task=...), one of {listed}.")
+        if task not in self.tasks:
+            raise InputError(f"the model has no task {task!r}{nearest(task, self.tasks)}; it has {listed}.")
+        return self.tasks.index(task)
+
+    def graph(self, frames: Sequence[Frame]) -> Graph:
+        """The graph of one or many frames, on the model's device.
+
+        Raises:
+            StructureError: unknown element, atoms on top of each other, cell without volume.
+        """
+        graphs = [build_graph(frame, self.numbers, self.cutoff, self.angle_cutoff) for frame in frames]
+        return collate(graphs).to(self.device)
+
+    def describe(self, graph: Graph) -> Tensor:
+        """Node features (N, C): what the head reads, before the task's code."""
+        return self.backbone(graph, graph.vec)
+
+    def atom_energy(self, graph: Graph, vec_E3: Tensor, task: str | None = None) -> Tensor:
+        """Energy of every atom (N,), float64 eV, baseline included."""
+        return self._network_energy(graph, vec_E3, task) + self._baseline(graph, task)
+
+    def forward(self, graph: Graph, task: str | None = None, create_graph: bool = False) -> Prediction:
+        """Energy, atomic energies, forces and virial of every frame of ``graph``, as tensors.
+
+        Args:
+            graph: on the model's device.
+            task: which labels to predict.
+            create_graph: keep what a loss of forces needs to be differentiated.
+        """
+        vec_E3 = graph.vec.detach().requires_grad_()
+        with torch.enable_grad():
+            learned_N = self._network_energy(graph, vec_E3, task)
+            grad_E3 = edge_gradient(learned_N, vec_E3, create_graph)
+        atom_energy_N = learned_N + self._baseline(graph, task)
+        forces_N3, virial_F33 = forces_and_virial(grad_E3, graph.vec, graph)
+        prediction = Prediction(segment_sum(atom_energy_N, graph.frame), atom_energy_N, forces_N3, virial_F33)
+        return prediction if create_graph else Prediction(*(value.detach() for value in prediction))
+
+    def _network_energy(self, graph: Graph, vec_E3: Tensor, task: str | None) -> Tensor:
+        index = self.task_index(task)
+        head = self.heads[index if len(self.heads) > 1 else 0]
+        return head(self.backbone(graph, vec_E3), self.task_code[index]).double()
+
+    def _baseline(self, graph: Graph, task: str | None) -> Tensor:
+        return self.baseline[self.task_index(task)].index_select(0, graph.species)
+
+    def set_baseline(self, task: str, energies: Mapping[str, float]) -> None:
+        """Set the energy per element of one task, eV; elements not named keep theirs."""
+        values = self.baseline[self.task_index(task)]
+        for symbol, energy in energies.items():
+            values[self.elements.index(symbol)] = energy
+
+    def parameter_count(self) -> int:
+        """Number of trainable numbers."""
+        return int(np.sum([p.numel() for p in self.parameters() if p.requires_grad], dtype=np.int64))
+
+
+def _checked_elements(elements: Sequence[str]) -> tuple[str, ...]:
+    unknown = [symbol for symbol in elements if symbol not in chemical_symbols[1:]]
+    if unknown:
+        raise RecipeError(f"elements: {unknown[0]!r} is no chemical symbol{nearest(unknown[0], chemical_symbols)}.")
+    if len(set(elements)) != len(elements) or not elements:
+        raise RecipeError(f"elements: each symbol once, at least one; got {list(elements)}.")
+    return tuple(elements)

@@ -1,0 +1,1 @@
+"""The parts that papers share: activations, dense layers, type embedding, environment matrix."""
