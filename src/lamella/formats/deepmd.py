@@ -1,11 +1,16 @@
-"""deepmd-kit's PyTorch training checkpoints (.pt): weights and configuration of DPA-3 energy models, single- and multi-task.
+"""deepmd-kit's PyTorch models, weights and configuration of DPA-3 energy models, single- and multi-task.
 
-A checkpoint is opened with ``torch.load(weights_only=True)``: no pickled code runs. Every key of its configuration is either
-translated or refused by name, every tensor is used or known to carry nothing.
+``.pt``   training checkpoint, opened with ``torch.load(weights_only=True)``
+``.pth``  frozen model, read by :mod:`lamella.formats.archive`
+
+No code in either runs. Every key of the configuration is translated or refused by name, every tensor is used or known to
+carry nothing.
 """
 
 from __future__ import annotations
 
+import json
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,11 +19,13 @@ import torch
 from torch import Tensor
 
 from lamella.errors import CheckpointError
+from lamella.formats.archive import archive_kind, first_line, read_module
+from lamella.models.bundle import build_potential
 from lamella.models.dpa3 import DPA3Config
 from lamella.models.heads import HeadConfig
 from lamella.models.potential import ModelConfig, Potential
 
-__all__ = ["potential_from_state", "read_checkpoint"]
+__all__ = ["potential_from_state", "read", "read_checkpoint", "read_frozen"]
 
 _REPFLOW = {
     "n_dim": ("node_dim", 128),
@@ -48,18 +55,53 @@ _REPFLOW = {
 _REPFLOW_IGNORED = {"update_residual_init", "optim_update", "skip_stat"}
 """Keys that change how the numbers were made or computed, not the numbers."""
 
-_REPFLOW_REFUSED: dict[str, Any] = {"sequential_update": False}
+_EMPTY: tuple[Any, ...] = (None, [], (), {}, "", False)
+_REPFLOW_REFUSED: dict[str, tuple[Any, ...]] = {"sequential_update": _EMPTY}
 _DESCRIPTOR_IGNORED = {"type", "precision", "trainable", "seed", "use_loc_mapping", "ntypes", "type_map"}
-_DESCRIPTOR_REFUSED: dict[str, Any] = {
-    "exclude_types": [],
-    "env_protection": 0.0,
-    "use_econf_tebd": False,
-    "add_chg_spin_ebd": False,
-    "default_chg_spin": None,
+_DESCRIPTOR_REFUSED: dict[str, tuple[Any, ...]] = {
+    "exclude_types": _EMPTY,
+    "env_protection": (0.0,),
+    "use_econf_tebd": _EMPTY,
+    "add_chg_spin_ebd": _EMPTY,
+    "default_chg_spin": _EMPTY,
 }
-_FITTING_IGNORED = {"type", "precision", "trainable", "seed", "rcond", "atom_ener", "mixed_types", "dim_descrpt", "embedding_width"}
-_FITTING_IGNORED |= {"ntypes", "type_map", "var_name", "layer_name", "use_aparam_as_mask", "spin"}
-_FITTING_REFUSED: dict[str, Any] = {"numb_fparam": 0, "numb_aparam": 0, "default_fparam": None}
+_FITTING_IGNORED = {"type", "precision", "trainable", "seed", "rcond", "mixed_types", "dim_descrpt", "embedding_width"}
+_FITTING_IGNORED |= {"ntypes", "type_map", "var_name"}
+_FITTING_REFUSED: dict[str, tuple[Any, ...]] = {
+    "numb_fparam": (0,),
+    "numb_aparam": (0,),
+    "default_fparam": _EMPTY,
+    "use_aparam_as_mask": _EMPTY,
+    "atom_ener": _EMPTY,
+    "layer_name": _EMPTY,
+    "case_film_embd": _EMPTY,
+    "spin": _EMPTY,
+    "exclude_types": _EMPTY,
+}
+_MODEL_IGNORED = {"type_map", "descriptor", "fitting_net", "data_stat_nbatch", "data_stat_protect", "data_bias_nsample"}
+_MODEL_IGNORED |= {"info", "preset_out_bias", "srtab_add_bias", "model_branch_alias", "finetune_head", "hessian_mode"}
+_MODEL_IGNORED |= {
+    "new_type_map",
+    "rcond",
+    "bridging_r_inner",
+    "bridging_r_outer",
+    "smin_alpha",
+    "sw_rmin",
+    "sw_rmax",
+    "seed",
+}
+_MODEL_REFUSED: dict[str, tuple[Any, ...]] = {
+    "type": ("standard",),
+    "pair_exclude_types": _EMPTY,
+    "atom_exclude_types": _EMPTY,
+    "use_srtab": _EMPTY,
+    "bridging_method": ("None", None),
+    "type_embedding": _EMPTY,
+    "modifier": _EMPTY,
+    "compress": _EMPTY,
+    "spin": _EMPTY,
+}
+"""Keys that change the numbers: by key, the values with which they do not."""
 
 _LAYER = {
     "node_self_mlp": "node_self",
@@ -78,57 +120,120 @@ _LAYER = {
 _LEAF = {"matrix": "weight", "bias": "bias", "idt": "timestep"}
 
 
+def read(path: Path) -> Potential:
+    """The model of a ``.pt`` or ``.pth`` file, whichever its content is, in the file's dtype.
+
+    Raises:
+        CheckpointError: neither, damaged, or a kind of model that lamella does not run.
+    """
+    return read_frozen(path) if archive_kind(path) == "module" else read_checkpoint(path)
+
+
 def read_checkpoint(path: Path) -> Potential:
     """The model of a ``.pt`` training checkpoint, in the checkpoint's dtype.
 
     Raises:
         CheckpointError: not such a checkpoint, a kind of model that lamella does not run, or damaged.
     """
+    archive_kind(path)  # refuses claims of more bytes than there are, before torch allocates them
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file.") from None
-    except Exception as error:
+    except Exception as error:  # a damaged pickle can fail in any way
         raise CheckpointError(
-            f"{path}: cannot be read as a PyTorch checkpoint ({_first_line(error)}); the file may be cut short or hold "
+            f"{path}: cannot be read as a PyTorch checkpoint ({first_line(error)}); the file may be cut short or hold "
             "code, which lamella never runs. Copy it again, or export the weights anew."
         ) from None
     state = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or "_extra_state" not in state:
-        raise CheckpointError(f"{path}: no deepmd-kit training checkpoint (no model._extra_state in it).")
+        raise CheckpointError(
+            f"{path}: not written by dp --pt train (no model._extra_state in it); give a deepmd-kit checkpoint."
+        )
+    return _translated(state, path)
+
+
+def read_frozen(path: Path) -> Potential:
+    """The model of a ``.pth`` frozen by ``dp --pt freeze``, in its dtype; of a multi-task model a file holds one branch.
+
+    Raises:
+        CheckpointError: not such a file, a kind of model that lamella does not run, or damaged.
+    """
+    tensors, plain = read_module(path)
+    script = plain.get("model_def_script")
+    if not isinstance(script, str):
+        raise CheckpointError(f"{path}: a TorchScript file, but no deepmd-kit model (no model_def_script in it).")
+    try:
+        params = json.loads(script)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: its model_def_script is no JSON ({error}); freeze the model anew.") from None
+    # masks that TorchScript keeps as constants follow from the configuration
+    state = {f"model.Default.{name}": value for name, value in tensors.items() if ".emask." not in name}
+    return _translated({**state, "_extra_state": {"model_params": params}}, path)
+
+
+def _translated(state: Mapping[str, Any], path: Path) -> Potential:
+    for name, value in state.items():
+        if name == "_extra_state":
+            continue
+        if not isinstance(value, Tensor):
+            raise CheckpointError(f"{path}: {name[:80]} is no tensor; the file is damaged: copy it again.")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise CheckpointError(f"{path}: tensor {name[:80]} claims more numbers than are stored; do not trust this file.")
     try:
         return potential_from_state(state, str(path))
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise CheckpointError(f"{path}: damaged or unknown layout of a deepmd-kit checkpoint ({_first_line(error)}).") from None
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise CheckpointError(f"{path}: damaged, or of a layout unknown to lamella ({reason}); copy it again.") from None
 
 
 def potential_from_state(state: Mapping[str, Any], source: str) -> Potential:
-    """The model of a checkpoint's ``model`` section."""
+    """The model of a checkpoint's ``model`` section.
+
+    Args:
+        state: tensors by deepmd-kit's names, and ``_extra_state`` with the configuration.
+        source: names the file in messages.
+
+    Raises:
+        CheckpointError: a kind of model or an option that lamella does not run, or a tensor that does not fit.
+    """
     params = state["_extra_state"]["model_params"]
-    branches: dict[str, Any] = dict(params["model_dict"]) if "model_dict" in params else {"Default": params}
-    tasks = {branch: ("default" if "model_dict" not in params else branch) for branch in branches}
+    several = "model_dict" in params
+    branches: dict[str, Any] = dict(params["model_dict"]) if several else {"Default": params}
     first = next(iter(branches))
-    configs = {branch: model_config(branches[branch], source) for branch in branches}
-    if len({config.backbone for config in configs.values()}) > 1:
-        raise CheckpointError(f"{source}: its branches have different descriptors; lamella shares one backbone among tasks.")
-    _check_shared(state, list(branches), source)
-    potential = Potential(configs[first], branches[first]["type_map"], tuple(tasks.values()), {"origin": source})
-    dtype = state[f"model.{first}.atomic_model.descriptor.repflows.edge_embd.matrix"].dtype
-    potential.cast(dtype)
-    weights = dict(_backbone_weights(state, first))
-    heads = [first] if configs[first].head.task_dim else list(branches)
-    for position, branch in enumerate(heads):
+    config = _common_config(branches, source)
+    _check_shared(state, list(branches), "descriptor", source)
+    if config.head.task_dim:
+        _check_shared(state, list(branches), "fitting_net.filter_layers", source)
+    weights = _backbone_weights(state, first, source)
+    if not config.backbone.update_angle:
+        weights.pop("backbone.angle_init.weight", None)  # stored, but without angles nothing reads it
+    for position, branch in enumerate([first] if config.head.task_dim else branches):
         weights |= _head_weights(state, branch, position)
     weights["backbone.env_std"] = _env_std(state, first, source)
     weights["baseline"] = torch.stack([_baseline(state, branch) for branch in branches])
-    weights["task_code"] = torch.stack(
-        [state.get(f"model.{branch}.atomic_model.fitting_net.case_embd", torch.zeros(0, dtype=dtype)) for branch in branches]
-    )
-    try:
-        potential.load_state_dict({name: value.clone() for name, value in weights.items()})
-    except RuntimeError as error:
-        raise CheckpointError(f"{source}: weights do not fit the configuration stored with them: {error}") from None
-    return potential
+    empty = weights["backbone.embedding.weight"].new_zeros(0)
+    codes = [state.get(f"model.{branch}.atomic_model.fitting_net.case_embd", empty) for branch in branches]
+    weights["task_code"] = torch.stack(codes)
+    tasks = tuple(branches) if several else ("default",)
+    metadata = {"origin": "deepmd-kit", "file": Path(source).name}
+    own = {name: value.clone() for name, value in weights.items()}
+    return build_potential(config, branches[first]["type_map"], tasks, metadata, own, source)
+
+
+def _common_config(branches: Mapping[str, Any], source: str) -> ModelConfig:
+    """The one configuration of all branches, which share a backbone and the shape of their heads."""
+    configs = {branch: model_config(params, source) for branch, params in branches.items()}
+    first, *others = branches
+    for branch in others:
+        for part in ("backbone", "head"):
+            if getattr(configs[branch], part) != getattr(configs[first], part):
+                raise CheckpointError(
+                    f"{source}: branches {first} and {branch} differ in their {part}; freeze and load one alone."
+                )
+        if list(branches[branch]["type_map"]) != list(branches[first]["type_map"]):
+            raise CheckpointError(
+                f"{source}: branches {first} and {branch} differ in their type_map; freeze and load one alone."
+            )
+    return configs[first]
 
 
 def model_config(params: Mapping[str, Any], source: str) -> ModelConfig:
@@ -142,9 +247,7 @@ def model_config(params: Mapping[str, Any], source: str) -> ModelConfig:
         raise CheckpointError(f"{source}: descriptor {descriptor.get('type')!r} is not one lamella runs; it runs dpa3.")
     if fitting.get("type", "ener") != "ener":
         raise CheckpointError(f"{source}: fitting {fitting.get('type')!r} is not one lamella runs; it runs ener.")
-    for key in ("pair_exclude_types", "atom_exclude_types", "use_srtab", "spin", "modifier"):
-        if params.get(key):
-            raise CheckpointError(f"{source}: model option {key!r} is not one lamella runs.")
+    _refuse_rest(params, _MODEL_IGNORED, _MODEL_REFUSED, f"{source}: model")
     repflow = {_ALIASES.get(key, key): value for key, value in dict(descriptor.pop("repflow")).items()}
     fields: dict[str, Any] = {}
     for key, (name, default) in _REPFLOW.items():
@@ -173,14 +276,17 @@ def model_config(params: Mapping[str, Any], source: str) -> ModelConfig:
 _ALIASES = {"edge_use_dist": "edge_init_use_dist", "use_env_envelope": "use_exp_switch"}
 
 
-def _refuse_rest(rest: Mapping[str, Any], ignored: set[str], neutral: Mapping[str, Any], where: str) -> None:
+def _refuse_rest(rest: Mapping[str, Any], ignored: set[str], neutral: Mapping[str, tuple[Any, ...]], where: str) -> None:
     for key, value in rest.items():
-        if key in ignored or (key in neutral and value == neutral[key]):
+        if key in ignored or value in neutral.get(key, ()):
             continue
-        raise CheckpointError(f"{where}.{key} = {value!r} is not supported by lamella.")
+        # reprlib: a hostile value may be nested without end
+        raise CheckpointError(
+            f"{where}.{key[:80]} = {reprlib.repr(value)} is not something lamella runs; use deepmd-kit for it."
+        )
 
 
-def _backbone_weights(state: Mapping[str, Any], branch: str) -> dict[str, Tensor]:
+def _backbone_weights(state: Mapping[str, Any], branch: str, source: str) -> dict[str, Tensor]:
     """Our names for every descriptor tensor but the statistics."""
     prefix = f"model.{branch}.atomic_model.descriptor."
     table: dict[str, Tensor] = {}
@@ -198,7 +304,7 @@ def _backbone_weights(state: Mapping[str, Any], branch: str) -> dict[str, Tensor
         elif parts[0] == "type_embedding":
             table[f"backbone.embedding.{_LEAF[parts[-1]]}"] = value.reshape(-1) if parts[-1] == "bias" else value
         elif parts not in (["repflows", "mean"], ["repflows", "stddev"]):
-            raise CheckpointError(f"tensor {key} is not one of a DPA-3 model that lamella runs.")
+            raise CheckpointError(f"{source}: tensor {key[:120]} is not one of a DPA-3 model that lamella runs.")
     return table
 
 
@@ -218,9 +324,12 @@ def _env_std(state: Mapping[str, Any], branch: str, source: str) -> Tensor:
     prefix = f"model.{branch}.atomic_model.descriptor.repflows"
     mean, std = state[f"{prefix}.mean"], state[f"{prefix}.stddev"]
     if mean.any():
-        raise CheckpointError(f"{source}: non-zero environment mean, with which DPA-3 energies depend on the order of atoms.")
-    if not (torch.equal(std, std[:, :1].expand_as(std)) and torch.equal(std[..., 1:], std[..., 1:2].expand_as(std[..., 1:]))):
-        raise CheckpointError(f"{source}: environment scales differ between neighbour slots or directions; not supported.")
+        raise CheckpointError(f"{source}: repflows.mean is not zero, which no DPA-3 training writes; use deepmd-kit for it.")
+    slots, directions = std[:, :1].expand_as(std), std[..., 1:2].expand_as(std[..., 1:])
+    if not (torch.equal(std, slots) and torch.equal(std[..., 1:], directions)):
+        raise CheckpointError(
+            f"{source}: repflows.stddev differs between neighbour slots or directions; use deepmd-kit for it."
+        )
     return std[:, 0, :2]
 
 
@@ -229,15 +338,13 @@ def _baseline(state: Mapping[str, Any], branch: str) -> Tensor:
     return state[f"{atomic}out_bias"][0, :, 0].double() + state[f"{atomic}fitting_net.bias_atom_e"][:, 0].double()
 
 
-def _check_shared(state: Mapping[str, Any], branches: list[str], source: str) -> None:
-    """Every branch must hold the same descriptor: one backbone is built."""
-    first = f"model.{branches[0]}.atomic_model.descriptor."
+def _check_shared(state: Mapping[str, Any], branches: list[str], part: str, source: str) -> None:
+    """Every branch must hold the same weights in ``part``: one module is built."""
+    first = f"model.{branches[0]}.atomic_model.{part}."
     for branch in branches[1:]:
-        other = f"model.{branch}.atomic_model.descriptor."
+        other = f"model.{branch}.atomic_model.{part}."
         for key, value in state.items():
             if key.startswith(first) and not torch.equal(value, state[other + key.removeprefix(first)]):
-                raise CheckpointError(f"{source}: branches {branches[0]} and {branch} do not share their descriptor.")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+                raise CheckpointError(
+                    f"{source}: branches {branches[0]} and {branch} do not share their {part}; load one alone."
+                )

@@ -52,9 +52,7 @@ def build_graph(frame: Frame, elements: Sequence[int], cutoff: float, angle_cuto
     return graph_from_edges(species, src, dst, vec, angle_cutoff)
 
 
-def graph_from_edges(
-    species: np.ndarray, src: np.ndarray, dst: np.ndarray, vec: np.ndarray, angle_cutoff: float
-) -> Graph:
+def graph_from_edges(species: np.ndarray, src: np.ndarray, dst: np.ndarray, vec: np.ndarray, angle_cutoff: float) -> Graph:
     """The graph of one frame from its directed edges, sorted by ``src``."""
     n_atoms = len(species)
     short = np.flatnonzero(np.einsum("ij,ij->i", vec, vec) < angle_cutoff * angle_cutoff)

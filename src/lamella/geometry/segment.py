@@ -1,20 +1,21 @@
-"""Gather and segment-sum: each is the other's derivative, so any number of derivatives stays in the pair.
+"""Gather and segment-sum, spread and collect: each is the other's derivative, so any number of derivatives stays in the pair.
 
     gather(x)[m] = x[index[m]]            segment_sum(y)[o] = Σ_{m: index[m] = o} y[m]
+    collect(z)[m] = z[o, s]               spread(y)[o, s] = y[m]  for row m in slot s of its owner o, 0 in empty slots
 
 Sums run over rows listed owner by owner (:class:`lamella.types.Incidence`): no atomics, the same bits in every run.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lamella.types import Incidence
 
-__all__ = ["gather", "segment_sum"]
+__all__ = ["Slots", "gather", "gather_add", "segment_sum", "slots_of", "spread"]
 
 
 def gather(owner_OC: Tensor, incidence: Incidence) -> Tensor:
@@ -27,6 +28,61 @@ def segment_sum(row_MC: Tensor, incidence: Incidence) -> Tensor:
     return _SegmentSum.apply(row_MC, *incidence)
 
 
+def gather_add(a_OC: Tensor, by_a: Incidence, b_PC: Tensor, by_b: Incidence) -> Tensor:
+    """``gather(a_OC, by_a) + gather(b_PC, by_b)`` without the two gathered arrays: (M, ...)."""
+    return _GatherAdd.apply(a_OC, b_PC, *by_a, *by_b)
+
+
+class Slots(NamedTuple):
+    """A place for every row in a rectangle of (owners, longest segment), so that a sum over rows can be a batched product.
+
+    Attributes:
+        place: (M,) int64, row-major position of each row.
+        shape: number of owners, number of slots of each.
+    """
+
+    place: Tensor
+    shape: tuple[int, int]
+
+
+def slots_of(incidence: Incidence) -> Slots:
+    """Slots for rows already sorted by owner."""
+    ptr = incidence.ptr
+    longest = int((ptr[1:] - ptr[:-1]).max()) if incidence.size else 0
+    rank = torch.arange(incidence.index.shape[0], device=ptr.device) - ptr.index_select(0, incidence.index)
+    return Slots(incidence.index * longest + rank, (incidence.size, longest))
+
+
+def spread(row_MC: Tensor, slots: Slots) -> Tensor:
+    """Rows at their slots, zeros in empty ones: (M, C) -> (n, longest, C)."""
+    return _Spread.apply(row_MC, slots.place, slots.shape)
+
+
+class _Spread(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, place: Tensor, shape: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(place)
+        ctx.shape = shape
+        out = x.new_zeros(shape[0] * shape[1], x.shape[1])
+        return out.index_copy_(0, place, x).view(*shape, x.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return _Collect.apply(grads[0], ctx.saved_tensors[0], ctx.shape), None, None
+
+
+class _Collect(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, place: Tensor, shape: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(place)
+        ctx.shape = shape
+        return x.reshape(-1, x.shape[-1]).index_select(0, place)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return _Spread.apply(grads[0], ctx.saved_tensors[0], ctx.shape), None, None
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, index: Tensor, order: Tensor, ptr: Tensor) -> Tensor:
@@ -36,6 +92,18 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return _SegmentSum.apply(grads[0], *ctx.saved_tensors), None, None, None
+
+
+class _GatherAdd(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, *incidences: Tensor) -> Tensor:
+        ctx.save_for_backward(*incidences)
+        return a.index_select(0, incidences[0]).add_(b.index_select(0, incidences[3]))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        by_a, by_b = ctx.saved_tensors[:3], ctx.saved_tensors[3:]
+        return _SegmentSum.apply(grads[0], *by_a), _SegmentSum.apply(grads[0], *by_b), *[None] * 6
 
 
 class _SegmentSum(torch.autograd.Function):

@@ -29,7 +29,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from lamella.geometry.segment import gather, segment_sum
+from lamella.geometry.segment import Slots, gather, gather_add, segment_sum, slots_of, spread
 from lamella.geometry.switch import SWITCHES, SwitchKind
 from lamella.nn.activation import activation
 from lamella.nn.dense import Dense
@@ -118,7 +118,9 @@ class DPA3Config(BaseModel):
         if not self.switch_start < self.cutoff:
             raise ValueError(f"switch_start ({self.switch_start}) must lie below cutoff ({self.cutoff})")
         if not self.angle_switch_start < self.angle_cutoff:
-            raise ValueError(f"angle_switch_start ({self.angle_switch_start}) must lie below angle_cutoff ({self.angle_cutoff})")
+            raise ValueError(
+                f"angle_switch_start ({self.angle_switch_start}) must lie below angle_cutoff ({self.angle_cutoff})"
+            )
         if self.angle_cutoff > self.cutoff:
             raise ValueError(f"angle_cutoff ({self.angle_cutoff}) must not exceed cutoff ({self.cutoff})")
         if self.axis > min(self.node_dim, self.edge_dim):
@@ -139,7 +141,8 @@ class _Geometry:
     """What every layer reads of a graph, in the model's dtype."""
 
     w_E: Tensor
-    h_E3: Tensor
+    h_NS3: Tensor  # h times its switch, at the slots of each centre
+    slots: Slots  # of edges, by centre
     centre: Incidence  # short edges by centre atom
     w_A: Tensor
 
@@ -185,17 +188,19 @@ class DPA3(nn.Module):
             edge_EC = self.edge_init(r_E[:, None].to(dtype))
         else:
             edge_EC = self._act(self.edge_init((w_E / (r_E * std_E2[:, 0]))[:, None].to(dtype)))
-        centre = _centres(graph)
+        slots = slots_of(graph.src)
+        h_NS3 = spread((h_E3 * w_E[:, None]).to(dtype), slots)
+        w_E1, centre = w_E[:, None].to(dtype), _centres(graph)
         if self.angle_init is None:
             empty = edge_EC.new_zeros(0)
-            return _Geometry(w_E[:, None].to(dtype), h_E3.to(dtype), centre, empty), edge_EC, empty
+            return _Geometry(w_E1, h_NS3, slots, centre, empty), edge_EC, empty
         r_Q = r_E.index_select(0, graph.short)
         unit_Q3 = vec_E3.index_select(0, graph.short) / (r_Q + 1e-6)[:, None]
         cos_A = (gather(unit_Q3, graph.angle_j) * gather(unit_Q3, graph.angle_k)).sum(dim=1) * (1.0 - 1e-6)
         ws_Q = switch(r_Q, config.angle_switch_start, config.angle_cutoff)[:, None].to(dtype)
         w_A = gather(ws_Q, graph.angle_j) * gather(ws_Q, graph.angle_k)
         angle_AC = self.angle_init((cos_A / math.sqrt(math.pi))[:, None].to(dtype))
-        return _Geometry(w_E[:, None].to(dtype), h_E3.to(dtype), centre, w_A), edge_EC, angle_AC
+        return _Geometry(w_E1, h_NS3, slots, centre, w_A), edge_EC, angle_AC
 
 
 class DPA3Layer(nn.Module):
@@ -230,64 +235,77 @@ class DPA3Layer(nn.Module):
         self, node_NC: Tensor, edge_EC: Tensor, angle_AC: Tensor, graph: Graph, geometry: _Geometry
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Updated (node, edge, angle); the last layer's edges and angles are nobody's input and stay as they are."""
-        node_out = self._update_node(node_NC, edge_EC, graph, geometry)
+        layers = [self.node_edge] if self.last else [self.node_edge, self.edge_self]
+        message_EC, *edge_updates = self._edge_linear(layers, node_NC, edge_EC, graph)
+        node_out = self._update_node(node_NC, edge_EC, message_EC, graph, geometry)
         if self.last:
             return node_out, edge_EC, angle_AC
-        updates = [self._act(_edge_linear(self.edge_self, node_NC, edge_EC, graph))]
         if self.config.update_angle:
-            node_short, edge_short = self._angle_inputs(node_NC, edge_EC, graph)
-            updates.append(self._edge_from_angles(node_short, edge_short, edge_EC, angle_AC, graph, geometry))
-            angle_AC = self._update_angle(node_short, edge_short, angle_AC, graph, geometry)
-        return node_out, self._combine(edge_EC, updates, self.step_edge), angle_AC
+            u_AC, angle_update_AC = self._angle_linear(
+                [self.edge_angle_1, self.angle_self], node_NC, edge_EC, angle_AC, graph, geometry
+            )
+            edge_updates.append(self._edge_from_angles(u_AC, edge_EC, graph, geometry))
+            angle_AC = self._combine(angle_AC, [angle_update_AC], self.step_angle)
+        return node_out, self._combine(edge_EC, edge_updates, self.step_edge), angle_AC
 
-    def _update_node(self, node_NC: Tensor, edge_EC: Tensor, graph: Graph, geometry: _Geometry) -> Tensor:
+    def _update_node(
+        self, node_NC: Tensor, edge_EC: Tensor, message_EC: Tensor, graph: Graph, geometry: _Geometry
+    ) -> Tensor:
         """Self, symmetrised and message terms (Eqs. 4, 6, 7, 12)."""
         config = self.config
-        weighted_E3 = geometry.h_E3 * geometry.w_E
-        sym_edge = _symmetrise(edge_EC, weighted_E3, graph.src, config.axis, config.edge_norm)
-        sym_node = _symmetrise(gather(node_NC, graph.dst), weighted_E3, graph.src, config.axis, config.edge_norm)
+        sym_edge = _symmetrise(edge_EC, geometry, config)
+        sym_node = _symmetrise(gather(node_NC, graph.dst), geometry, config)
+        message_NC = segment_sum(message_EC * geometry.w_E, graph.src) / config.edge_norm
         updates = [
             self._act(self.node_self(node_NC)),
             self._act(self.node_sym(torch.cat([sym_edge, sym_node], dim=1))),
+            *message_NC.split(config.node_dim, dim=1),
         ]
-        message_EC = self._act(_edge_linear(self.node_edge, node_NC, edge_EC, graph)) * geometry.w_E
-        message_NC = segment_sum(message_EC, graph.src) / config.edge_norm
-        updates.extend(message_NC.split(config.node_dim, dim=1))
         return self._combine(node_NC, updates, self.step_node)
+
+    def _edge_linear(self, layers: list[Dense], node_NC: Tensor, edge_EC: Tensor, graph: Graph) -> tuple[Tensor, ...]:
+        """act(layer([centre | neighbour | edge])) per edge, (E, out) for each of ``layers``."""
+        n, e = node_NC.shape[1], edge_EC.shape[1]
+        weight, bias = _side_by_side(layers)
+        w_i, w_j, w_e = weight.split([n, n, e])
+        rows_EC = gather_add(torch.addmm(bias, node_NC, w_i), graph.src, node_NC @ w_j, graph.dst)
+        return self._act(torch.addmm(rows_EC, edge_EC, w_e)).split([layer.weight.shape[1] for layer in layers], dim=1)
+
+    def _angle_linear(
+        self,
+        layers: list[Dense],
+        node_NC: Tensor,
+        edge_EC: Tensor,
+        angle_AC: Tensor,
+        graph: Graph,
+        geometry: _Geometry,
+    ) -> tuple[Tensor, ...]:
+        """act(layer([angle | centre | edge k | edge j])) per angle, (A, out) for each of ``layers``.
+
+        The centre and edge j are added once per short edge, since both belong to j.
+        """
+        node, edge = self._angle_inputs(node_NC, edge_EC, graph)
+        weight, bias = _side_by_side(layers)
+        w_a, w_n, w_k, w_j = weight.split([angle_AC.shape[1], node.shape[1], edge.shape[1], edge.shape[1]])
+        receiving_QC = torch.addmm(gather(torch.addmm(bias, node, w_n), geometry.centre), edge, w_j)
+        rows_AC = gather_add(receiving_QC, graph.angle_j, edge @ w_k, graph.angle_k)
+        return self._act(torch.addmm(rows_AC, angle_AC, w_a)).split([layer.weight.shape[1] for layer in layers], dim=1)
 
     def _angle_inputs(self, node_NC: Tensor, edge_EC: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
         """What of nodes (N, d_n) and short edges (Q, d_e) enters an angle."""
         config = self.config
+        edge_QC = edge_EC.index_select(0, graph.short)
         if not config.angle_compression:
-            return node_NC, edge_EC.index_select(0, graph.short)
+            return node_NC, edge_QC
         if config.angle_compression_kind == "linear":
-            return self.shrink_node(node_NC), self.shrink_edge(edge_EC.index_select(0, graph.short))
-        return node_NC[:, : config.angle_node_dim], edge_EC[:, : config.angle_edge_dim].index_select(0, graph.short)
+            return self.shrink_node(node_NC), self.shrink_edge(edge_QC)
+        return node_NC[:, : config.angle_node_dim], edge_QC[:, : config.angle_edge_dim]
 
-    def _angle_linear(
-        self, layer: Dense, node: Tensor, edge: Tensor, angle_AC: Tensor, graph: Graph, geometry: _Geometry
-    ) -> Tensor:
-        """layer([angle | centre | edge k | edge j]) per angle; node and edge j share one gather, since both belong to j."""
-        d_a, d_n, d_e = angle_AC.shape[1], node.shape[1], edge.shape[1]
-        w_a, w_n, w_k, w_j = layer.weight.split([d_a, d_n, d_e, d_e])
-        receiving_QC = torch.addmm(gather(node @ w_n + layer.bias, geometry.centre), edge, w_j)
-        return angle_AC @ w_a + gather(receiving_QC, graph.angle_j) + gather(edge @ w_k, graph.angle_k)
-
-    def _edge_from_angles(
-        self, node: Tensor, edge: Tensor, edge_EC: Tensor, angle_AC: Tensor, graph: Graph, geometry: _Geometry
-    ) -> Tensor:
+    def _edge_from_angles(self, u_AC: Tensor, edge_EC: Tensor, graph: Graph, geometry: _Geometry) -> Tensor:
         """Message of all angles to their receiving edge j (Eqs. 6, 7, 10 on G²)."""
-        u_AC = self._act(self._angle_linear(self.edge_angle_1, node, edge, angle_AC, graph, geometry)) * geometry.w_A
-        sum_QC = segment_sum(u_AC, graph.angle_j) / math.sqrt(self.config.angle_norm)
+        sum_QC = segment_sum(u_AC * geometry.w_A, graph.angle_j) / math.sqrt(self.config.angle_norm)
         outside = torch.zeros_like(edge_EC) if self.config.smooth_edge_update else edge_EC
         return self._act(self.edge_angle_2(outside.index_copy(0, graph.short, sum_QC)))
-
-    def _update_angle(
-        self, node: Tensor, edge: Tensor, angle_AC: Tensor, graph: Graph, geometry: _Geometry
-    ) -> Tensor:
-        """Eq. 5 on G²."""
-        update = self._act(self._angle_linear(self.angle_self, node, edge, angle_AC, graph, geometry))
-        return self._combine(angle_AC, [update], self.step_angle)
 
     def _combine(self, old: Tensor, updates: list[Tensor], steps: nn.ParameterList | None) -> Tensor:
         """x + Σ δ_k u_k with learned δ ("res_residual"), the mean over √(n+1) ("res_avg"), or x + Σ u_k/√n ("res_incr")."""
@@ -314,14 +332,17 @@ def _centres(graph: Graph) -> Incidence:
     return Incidence(index, torch.arange(index.shape[0], device=index.device), ptr)
 
 
-def _edge_linear(layer: Dense, node_NC: Tensor, edge_EC: Tensor, graph: Graph) -> Tensor:
-    """layer([centre | neighbour | edge]) per edge, (E, out)."""
-    n, e = node_NC.shape[1], edge_EC.shape[1]
-    w_i, w_j, w_e = layer.weight.split([n, n, e])
-    return edge_EC @ w_e + gather(node_NC @ w_i + layer.bias, graph.src) + gather(node_NC @ w_j, graph.dst)
+def _side_by_side(layers: list[Dense]) -> tuple[Tensor, Tensor]:
+    """Weights and biases of layers with one input, as one wide layer: one product, one gather, one activation for all."""
+    if len(layers) == 1:
+        return layers[0].weight, layers[0].bias
+    return torch.cat([layer.weight for layer in layers], dim=1), torch.cat([layer.bias for layer in layers])
 
 
-def _symmetrise(x_EC: Tensor, weighted_E3: Tensor, src: Incidence, axis: int, norm: float) -> Tensor:
-    """Eqs. 14-16: X = N^(-1/2) Σ_j h ⊗ x w (3, C); flatten(X[:, :axis]ᵀ X)/3, axis-major -> (N, axis · C)."""
-    x_N3C = segment_sum(weighted_E3[:, :, None] * x_EC[:, None, :], src) / math.sqrt(norm)
-    return (x_N3C[:, :, :axis].transpose(1, 2) @ x_N3C).flatten(1) / 3.0
+def _symmetrise(x_EC: Tensor, geometry: _Geometry, config: DPA3Config) -> Tensor:
+    """Eqs. 14-16: X = N^(-1/2) Σ_j h ⊗ x w (3, C); flatten(X[:, :axis]ᵀ X)/3, axis-major -> (N, axis · C).
+
+    The sum is a product of each centre's rectangle of slots: nothing of (E, 3, C) exists, in the derivatives neither.
+    """
+    x_N3C = geometry.h_NS3.transpose(1, 2) @ spread(x_EC, geometry.slots) / math.sqrt(config.edge_norm)
+    return (x_N3C[:, :, : config.axis].transpose(1, 2) @ x_N3C).flatten(1) / 3.0

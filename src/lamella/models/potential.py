@@ -7,6 +7,7 @@ summed in float64 whatever the model's dtype.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -66,6 +67,7 @@ class Potential(nn.Module):
         self.elements = _checked_elements(elements)
         self.tasks = tuple(tasks)
         self.metadata = dict(metadata or {})
+        self._watch_slots = self.metadata.get("origin") == "deepmd-kit"
         backbone = config.backbone
         self.backbone = _BACKBONES[backbone.kind](backbone, len(self.elements))
         shared = config.head.task_dim > 0
@@ -149,6 +151,8 @@ class Potential(nn.Module):
             task: which labels to predict.
             create_graph: keep what a loss of forces needs to be differentiated.
         """
+        if self._watch_slots:
+            self._warn_of_full_slots(graph)
         vec_E3 = graph.vec.detach().requires_grad_()
         with torch.enable_grad():
             learned_N = self._network_energy(graph, vec_E3, task)
@@ -157,6 +161,17 @@ class Potential(nn.Module):
         forces_N3, virial_F33 = forces_and_virial(grad_E3, graph.vec, graph)
         prediction = Prediction(segment_sum(atom_energy_N, graph.frame), atom_energy_N, forces_N3, virial_F33)
         return prediction if create_graph else Prediction(*(value.detach() for value in prediction))
+
+    def _warn_of_full_slots(self, graph: Graph) -> None:
+        """Say once where deepmd-kit would have cut neighbours away: lamella never does, so its numbers differ there."""
+        backbone = self.config.backbone
+        kinds = (("e_sel", backbone.edge_sel, graph.src), ("a_sel", backbone.angle_sel, graph.angle_j))
+        for name, slots, rows in kinds:
+            most = int(rows.ptr.diff().max()) if rows.size else 0
+            if most > slots:
+                self._watch_slots = False
+                message = f"an atom has {most} neighbours and the model's {name} is {slots}: deepmd-kit drops the farthest there"
+                warnings.warn(f"{message}, lamella keeps them all, so energies and forces differ from deepmd-kit's.", stacklevel=3)
 
     def _network_energy(self, graph: Graph, vec_E3: Tensor, task: str | None) -> Tensor:
         index = self.task_index(task)
@@ -173,8 +188,8 @@ class Potential(nn.Module):
             values[self.elements.index(symbol)] = energy
 
     def parameter_count(self) -> int:
-        """Number of trainable numbers."""
-        return int(np.sum([p.numel() for p in self.parameters() if p.requires_grad], dtype=np.int64))
+        """Number of learned numbers, frozen ones too."""
+        return int(np.sum([p.numel() for p in self.parameters()], dtype=np.int64))
 
 
 def _checked_elements(elements: Sequence[str]) -> tuple[str, ...]:

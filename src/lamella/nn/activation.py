@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from lamella.errors import RecipeError, nearest
 
@@ -27,64 +29,73 @@ def silut(x: Tensor, threshold: float) -> Tensor:
     return _SiluT.apply(x, threshold)
 
 
-def _silut_parts(x: Tensor, threshold: float) -> tuple[Tensor, float, float]:
+def _tanh_branch(threshold: float) -> tuple[float, float]:
+    """Offset c = T σ(T) and slope s of the branch above T."""
     sig = 1.0 / (1.0 + math.exp(-threshold))
-    slope = sig + threshold * sig * (1.0 - sig)
-    return x >= threshold, threshold * sig, slope
+    return threshold * sig, sig + threshold * sig * (1.0 - sig)
+
+
+def _reaches(x: Tensor, threshold: float) -> bool:
+    """Whether any x is on the tanh branch; a GPU is not asked, since the answer would have to wait for it."""
+    return x.numel() > 0 and (x.device.type != "cpu" or bool(x.amax() >= threshold))
 
 
 def silut_naive(x: Tensor, threshold: float) -> Tensor:
     """The same function spelled out, for tests."""
-    high, offset, slope = _silut_parts(x, threshold)
-    return torch.where(high, torch.tanh(slope * (x - threshold)) + offset, x * torch.sigmoid(x))
+    offset, slope = _tanh_branch(threshold)
+    return torch.where(x >= threshold, torch.tanh(slope * (x - threshold)) + offset, x * torch.sigmoid(x))
 
 
 class _SiluT(torch.autograd.Function):
     """Saves x alone, and skips the tanh branch where no x reaches the threshold (nearly always)."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, threshold: float) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(ctx: Any, x: Tensor, threshold: float) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.threshold = threshold
+        ctx.threshold, ctx.high = threshold, _reaches(x, threshold)
         value = torch.nn.functional.silu(x)
-        high, offset, slope = _silut_parts(x, threshold)
-        if high.any():
-            value = torch.where(high, torch.tanh(slope * (x - threshold)) + offset, value)
+        if ctx.high:
+            offset, slope = _tanh_branch(threshold)
+            value = torch.where(x >= threshold, torch.tanh(slope * (x - threshold)) + offset, value)
         return value
 
     @staticmethod
-    def backward(ctx, *grads: Tensor):  # type: ignore[no-untyped-def]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
-        return _SiluTGrad.apply(grads[0], x, ctx.threshold), None
+        return _SiluTGrad.apply(grads[0], x, ctx.threshold, ctx.high), None
 
 
 class _SiluTGrad(torch.autograd.Function):
-    """grad · f'(x), with its own derivative in closed form."""
+    """grad · f'(x), and its derivative in closed form; lamella needs no third one."""
 
     @staticmethod
-    def forward(ctx, grad: Tensor, x: Tensor, threshold: float) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(ctx: Any, grad: Tensor, x: Tensor, threshold: float, high: bool) -> Tensor:
         ctx.save_for_backward(grad, x)
-        ctx.threshold = threshold
-        out = torch.ops.aten.silu_backward(grad, x)
-        high, _, slope = _silut_parts(x, threshold)
-        if high.any():
-            tanh = torch.tanh(slope * (x - threshold))
-            out = torch.where(high, grad * slope * (1.0 - tanh * tanh), out)
-        return out
+        ctx.threshold, ctx.high = threshold, high
+        return _times_slope(grad, x, threshold, high)
 
     @staticmethod
-    def backward(ctx, *grads: Tensor):  # type: ignore[no-untyped-def]
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad, x = ctx.saved_tensors
-        threshold = ctx.threshold
-        outer = grads[0]
         sig = torch.sigmoid(x)
         rest = 1.0 - sig
-        second = sig * rest * (2.0 + x * (rest - sig))
-        high, _, slope = _silut_parts(x, threshold)
-        if high.any():
-            tanh = torch.tanh(slope * (x - threshold))
-            second = torch.where(high, -2.0 * slope * slope * tanh * (1.0 - tanh * tanh), second)
-        return _SiluTGrad.apply(outer, x, threshold), outer * grad * second, None
+        curvature = (rest - sig).mul_(x).add_(2.0).mul_(sig).mul_(rest)  # SiLU'' = σ(1-σ)(2 + x(1-2σ))
+        if ctx.high:
+            _, slope = _tanh_branch(ctx.threshold)
+            tanh = torch.tanh(slope * (x - ctx.threshold))
+            curvature = torch.where(x >= ctx.threshold, -2.0 * slope * slope * tanh * (1.0 - tanh * tanh), curvature)
+        grad_x = curvature.mul_(grad).mul_(grads[0])
+        return _times_slope(grads[0], x, ctx.threshold, ctx.high), grad_x, None, None
+
+
+def _times_slope(grad: Tensor, x: Tensor, threshold: float, high: bool) -> Tensor:
+    out = torch.ops.aten.silu_backward(grad, x)
+    if high:
+        _, slope = _tanh_branch(threshold)
+        tanh = torch.tanh(slope * (x - threshold))
+        out = torch.where(x >= threshold, grad * slope * (1.0 - tanh * tanh), out)
+    return out
 
 
 _TABLE: dict[str, Activation] = {

@@ -1,0 +1,92 @@
+"""The command line: ``lamella COMMAND``.
+
+Each command is a plain function of a module of this folder; the lists below are all there is. Modules of this folder import
+what they run inside their functions, so that ``lamella --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from lamella import __version__
+from lamella.cli import check, data, models, project, report, train, use
+from lamella.errors import LamellaError
+
+__all__ = ["app", "main"]
+
+_COMMANDS = {
+    "train": train.train,
+    "eval": use.evaluate,
+    "md": use.md,
+    "relax": use.relax,
+    "check": check.check,
+    "show": models.show,
+    "report": report.report,
+    "demo": report.demo,
+    "doctor": project.doctor,
+}
+"""Command by name, in the order of ``lamella --help``."""
+
+_DATA_COMMANDS = {"lint": data.lint, "info": data.info, "convert": data.convert}
+"""Command of ``lamella data`` by name."""
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"lamella {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Large atomistic models: from labelled structures to a trained DPA-3 potential that runs molecular dynamics.
+
+    Å, eV, fs and K throughout; pressure in GPa. `lamella COMMAND --help` explains a command.
+    """
+
+
+def _build() -> typer.Typer:
+    root = typer.Typer(
+        name="lamella", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich"
+    )
+    root.callback()(_root)
+    for name, command in _COMMANDS.items():
+        root.command(name, no_args_is_help=name in _NEEDS_ARGUMENTS)(command)
+    group = typer.Typer(no_args_is_help=True, help="Inspect, check and convert labelled structures.")
+    for name, command in _DATA_COMMANDS.items():
+        group.command(name, no_args_is_help=True)(command)
+    root.add_typer(group, name="data")
+    return root
+
+
+_NEEDS_ARGUMENTS = frozenset(_COMMANDS) - {"demo", "doctor", "report", "train"}
+"""Commands that without arguments can only print their help."""
+
+app = _build()
+
+
+def main() -> None:
+    """Run the command line of this process.
+
+    An error that lamella raises on purpose becomes one line ``error: ...`` and exit status 1; Ctrl-C exits with 130. Any
+    other exception is a defect and keeps its traceback.
+    """
+    try:
+        app()
+    except LamellaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        error.add_note(
+            f"This is a defect of lamella {__version__}, not of your input: please report it with the lines above, "
+            "the command, and what `lamella doctor` prints."
+        )
+        raise

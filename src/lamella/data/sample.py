@@ -1,0 +1,193 @@
+"""Which frames make a batch: packed by frames, edges and angles, shuffled, a function of seed and step alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from lamella.data.source import Frames
+from lamella.data.workers import run_in_order
+from lamella.errors import DataError, RecipeError
+from lamella.geometry.neighbors import neighbor_edges
+
+__all__ = ["BatchSpec", "Sampler", "check_has_edges", "frame_costs"]
+
+_OPEN = 32
+"""Batches that a frame may still join: first-fit over all of them would take n² steps."""
+
+_CHUNK = 16
+"""Frames per work item when costs are counted."""
+
+
+class BatchSpec(BaseModel):
+    """What a batch may hold at most; every bound that is given holds, at least one is.
+
+    ``edges`` and ``angles`` bound memory and time whatever the sizes of the frames; ``frames`` is the batch size of papers.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    frames: int | None = Field(None, ge=1)
+    edges: int | None = Field(None, ge=1)
+    angles: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _bounded(self) -> BatchSpec:
+        if self.frames is None and self.edges is None and self.angles is None:
+            raise ValueError("give at least one of frames, edges, angles")
+        return self
+
+
+def frame_costs(frames: Frames, cutoff: float, angle_cutoff: float, workers: int = 0) -> np.ndarray:
+    """Directed edges and angles (ordered pairs of short edges of one centre) of each frame, (n, 2) int64.
+
+    Raises:
+        StructureError: a frame no graph can be built of.
+    """
+    n = len(frames)
+    starts = range(0, n, _CHUNK)
+    parts = list(run_in_order(_Costs(frames, cutoff, angle_cutoff), starts, workers))
+    return np.concatenate(parts) if parts else np.zeros((0, 2), dtype=np.int64)
+
+
+def check_has_edges(costs: np.ndarray, cutoff: float) -> None:
+    """Refuse data in which no atom of any frame has a neighbour: there is nothing to learn but the baseline.
+
+    Raises:
+        DataError: suggesting wrong units.
+    """
+    if not costs[:, 0].any():
+        raise DataError(
+            f"no atom of any of the {len(costs)} frames has a neighbour within the cutoff of {cutoff:g} Å; "
+            "check the units (positions and cells are in Å), or raise the cutoff."
+        )
+
+
+class Sampler:
+    """Batches of frame indices.
+
+    Every frame occurs once an epoch. Frames are shuffled, then each joins the first open batch it fits in (of the last 32);
+    batches come in the order in which they were opened. A frame that alone exceeds a bound is refused: a batch of its own
+    would break the promise that a budget makes, and leaving it out would lose it silently.
+    """
+
+    def __init__(
+        self, costs: np.ndarray | int, spec: BatchSpec, seed: int, name: Callable[[int], str] | None = None
+    ) -> None:
+        """Plan the batches.
+
+        Args:
+            costs: (n, 2) edges and angles, see :func:`frame_costs`; the number of frames is enough where only frames are bounded.
+            spec: bounds.
+            seed: of all shuffles.
+            name: names a frame in messages, e.g. ``lambda i: frames[i].source``.
+
+        Raises:
+            DataError: no frames, or a frame that alone exceeds a bound.
+            RecipeError: a bound on edges or angles without costs.
+        """
+        bounds = [bound for bound in (spec.edges, spec.angles) if bound is not None]
+        if isinstance(costs, int) and bounds:
+            raise RecipeError("a batch bounded by edges or angles needs the cost of each frame; count them first (frame_costs).")
+        counts = np.zeros((costs, 2), dtype=np.int64) if isinstance(costs, int) else np.asarray(costs, dtype=np.int64)
+        if len(counts) == 0:
+            raise DataError("there are no frames to draw batches from; give a file that holds some.")
+        self.n = len(counts)
+        self.spec = spec
+        self.seed = seed
+        unbounded = np.iinfo(np.int64).max
+        self._limits = np.array([spec.edges or unbounded, spec.angles or unbounded])
+        self._refuse_oversized(counts, name)
+        self._costs = [(int(edges), int(angles)) for edges, angles in counts]
+        self._plain = not bounds
+        self._ends: list[int] = []
+        self._cached: tuple[int, list[np.ndarray]] = (-1, [])
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """All batches of an epoch (from 0), each an int64 array of frame indices."""
+        if self._cached[0] != epoch:
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.n)
+            self._cached = (epoch, self._split(order) if self._plain else self._pack(order))
+        return self._cached[1]
+
+    def batch(self, step: int) -> np.ndarray:
+        """The batch of a step (from 0): a function of seed and step, so that training resumes where it stopped.
+
+        Where edges or angles are bounded, epochs differ in their number of batches, and the first call packs all epochs up
+        to that step (about 1 µs a frame and epoch).
+        """
+        epoch, first = self._locate(step)
+        return self.batches(epoch)[step - first]
+
+    def epoch(self, step: int) -> int:
+        """The epoch that a step belongs to."""
+        return self._locate(step)[0]
+
+    def _locate(self, step: int) -> tuple[int, int]:
+        """Epoch of a step, and the first step of that epoch."""
+        if self._plain:
+            size = -(-self.n // int(self.spec.frames or self.n))
+            return step // size, step // size * size
+        while not self._ends or self._ends[-1] <= step:
+            before = self._ends[-1] if self._ends else 0
+            self._ends.append(before + len(self.batches(len(self._ends))))
+        epoch = int(np.searchsorted(self._ends, step, side="right"))
+        return epoch, self._ends[epoch - 1] if epoch else 0
+
+    def _split(self, order: np.ndarray) -> list[np.ndarray]:
+        size = int(self.spec.frames or self.n)
+        return [order[start : start + size] for start in range(0, self.n, size)]
+
+    def _pack(self, order: np.ndarray) -> list[np.ndarray]:
+        max_edges, max_angles = (int(limit) for limit in self._limits)
+        max_frames = self.spec.frames or self.n
+        packed: list[list[int]] = []
+        left: list[list[int]] = []
+        for index in order.tolist():
+            edges, angles = self._costs[index]
+            for batch in range(max(len(packed) - _OPEN, 0), len(packed)):
+                room = left[batch]
+                if edges <= room[0] and angles <= room[1] and room[2]:
+                    break
+            else:
+                batch = len(packed)
+                packed.append([])
+                left.append([max_edges, max_angles, max_frames])
+                room = left[batch]
+            packed[batch].append(index)
+            room[0] -= edges
+            room[1] -= angles
+            room[2] -= 1
+        return [np.array(batch, dtype=np.int64) for batch in packed]
+
+    def _refuse_oversized(self, counts: np.ndarray, name: Callable[[int], str] | None) -> None:
+        over = np.argwhere(counts > self._limits)
+        if len(over):
+            index, column = (int(value) for value in over[0])
+            what = ("edges", "angles")[column]
+            frame = name(index) if name is not None else f"the frame of index {index}"
+            raise DataError(
+                f"{frame} alone has {counts[index, column]} {what}, more than a batch may hold ({self._limits[column]}); "
+                f"raise the bound on {what} to at least {counts[:, column].max()}, or remove the frame."
+            )
+
+
+class _Costs:
+    """Costs of a chunk of frames; an object rather than a closure, so that it can be sent to a spawned process."""
+
+    def __init__(self, frames: Frames, cutoff: float, angle_cutoff: float) -> None:
+        self.frames = frames
+        self.cutoff = cutoff
+        self.angle_cutoff = angle_cutoff
+
+    def __call__(self, start: int) -> np.ndarray:
+        stop = min(start + _CHUNK, len(self.frames))
+        return np.array([self._count(index) for index in range(start, stop)], dtype=np.int64)
+
+    def _count(self, index: int) -> tuple[int, int]:
+        frame = self.frames[index]
+        src, _, vec = neighbor_edges(frame.positions, frame.cell, frame.pbc, self.cutoff, frame.source)
+        short = src[np.einsum("ij,ij->i", vec, vec) < self.angle_cutoff**2]
+        return len(src), int((np.bincount(short, minlength=1) ** 2).sum())

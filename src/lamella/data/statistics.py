@@ -1,0 +1,81 @@
+"""Statistics of a data set: scale of the environment matrix, standard deviation of the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from ase.data import atomic_numbers
+
+from lamella.errors import DataError
+from lamella.geometry.graph import species_index
+from lamella.geometry.neighbors import neighbor_edges
+from lamella.geometry.switch import polynomial_switch
+from lamella.types import Frame
+
+__all__ = ["environment_std", "label_std"]
+
+_SMALLEST = 1e-2
+_ABSENT = 0.1
+
+
+def environment_std(
+    frames: Iterable[Frame], elements: Sequence[str], cutoff: float, switch_start: float, slots: int
+) -> np.ndarray:
+    """Standard deviation of the environment matrix by element of the centre, (n_species, 2): radial w/r, angular w r_α/r².
+
+    Over all centres and ``slots`` neighbour slots each, an empty slot counting as zero; with the polynomial switch, whichever
+    the model uses; at least 0.01; 0.1 for an element that does not occur. Source: deepmd-kit's input statistics.
+
+    Args:
+        frames: a sample of the data.
+        elements: chemical symbols, in the model's order.
+        cutoff: Å.
+        switch_start: Å.
+        slots: neighbours the reference normalises for (``edge_sel``).
+    """
+    numbers = [atomic_numbers[symbol] for symbol in elements]
+    centres = np.zeros(len(elements))
+    sums = np.zeros((len(elements), 2))
+    squares = np.zeros((len(elements), 2))
+    for frame in frames:
+        species = species_index(frame.numbers, numbers, frame.source)
+        src, _, vec = neighbor_edges(frame.positions, frame.cell, frame.pbc, cutoff, frame.source)
+        distance = np.linalg.norm(vec, axis=1)
+        switch = polynomial_switch(torch.from_numpy(distance), switch_start, cutoff).numpy()
+        radial = switch / distance
+        angular = (radial / distance)[:, None] * vec
+        centres += np.bincount(species, minlength=len(elements))
+        np.add.at(sums, species[src], np.stack([radial, angular.sum(axis=1)], axis=1))
+        np.add.at(squares, species[src], np.stack([radial**2, (angular**2).sum(axis=1)], axis=1))
+    values = np.maximum(centres, 1.0)[:, None] * slots * np.array([1.0, 3.0])
+    std = np.sqrt(np.maximum(squares / values - (sums / values) ** 2, 0.0))
+    return np.where(centres[:, None] > 0, np.maximum(std, _SMALLEST), _ABSENT)
+
+
+def label_std(frames: Iterable[Frame]) -> dict[str, float]:
+    """Standard deviation of each label that occurs: what a model that predicts the mean would be wrong by.
+
+    ``energy``: of E/N, eV/atom (composition included: see :attr:`BaselineFit.rms` for what is left after the baseline);
+    ``forces``: of all components, eV/Å; ``virial``: of all components of W/N, eV/atom.
+
+    Raises:
+        DataError: no frame carries any label.
+    """
+    moments: dict[str, np.ndarray] = {}
+    for frame in frames:
+        for name, value in frame.labels.items():
+            scaled = np.ravel(value) / (len(frame) if name in ("energy", "virial") else 1)
+            chunk = np.array([scaled.size, scaled.mean(), ((scaled - scaled.mean()) ** 2).sum()])
+            moments[name] = _merged(moments[name], chunk) if name in moments else chunk
+    if not moments:
+        raise DataError("no frame carries a label; name the label keys of the file.")
+    return {name: float(np.sqrt(square / count)) for name, (count, _, square) in moments.items()}
+
+
+def _merged(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Count, mean and sum of squared deviations of two samples together (Chan's update: no cancellation)."""
+    count = a[0] + b[0]
+    shift = b[1] - a[1]
+    return np.array([count, a[1] + shift * b[0] / count, a[2] + b[2] + shift**2 * a[0] * b[0] / count])

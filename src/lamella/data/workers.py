@@ -1,0 +1,77 @@
+"""The same task over many items in worker processes, results in order: what neighbour lists and batches are made with.
+
+PyTorch's DataLoader carries it: tensors come back through shared memory, workers leave when the parent dies (also by SIGKILL)
+and on Ctrl-C. On Linux workers are forked, so that frames in memory are shared and scripts need no ``__main__`` guard; they
+use one thread and never touch a GPU. A task that raises an error of lamella's is reported as that error, not as a traceback.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
+
+from torch.utils.data import DataLoader, Dataset
+
+from lamella.errors import LamellaError
+
+__all__ = ["run_in_order"]
+
+T = TypeVar("T")
+
+
+def run_in_order(task: Callable[[int], T], items: Sequence[int], workers: int) -> Iterator[T]:
+    """``task(item)`` for each item, in order.
+
+    Args:
+        task: picklable where processes are spawned (macOS, Windows).
+        items: e.g. a ``range``.
+        workers: number of processes; 0 runs the task here.
+
+    Raises:
+        LamellaError: the first one a task raised, in order of items.
+    """
+    if workers <= 0:
+        for item in items:
+            yield task(item)
+        return
+    loader: DataLoader[Any] = DataLoader(
+        _Tasks(task, items),
+        batch_size=None,
+        shuffle=False,
+        num_workers=min(workers, max(len(items), 1)),
+        collate_fn=_as_is,
+        multiprocessing_context=multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn"),
+    )
+    with warnings.catch_warnings():
+        # Python 3.12 warns of any fork while threads run, PyTorch of more workers than cores
+        warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
+        warnings.filterwarnings("ignore", category=UserWarning, message=".*worker processes.*")
+        results = iter(loader)
+    for result in results:
+        if isinstance(result, LamellaError):
+            raise result
+        yield result
+
+
+class _Tasks(Dataset[Any], Generic[T]):
+    def __init__(self, task: Callable[[int], T], items: Sequence[int]) -> None:
+        self.task = task
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> T | LamellaError:
+        if index >= len(self.items):
+            raise IndexError(index)
+        try:
+            return self.task(self.items[index])
+        except LamellaError as error:
+            return error
+
+
+def _as_is(value: Any) -> Any:
+    return value

@@ -1,0 +1,1 @@
+"""Training: losses, schedules, optimisers, one step, checkpoints, and the loop that joins them."""

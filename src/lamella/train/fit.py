@@ -1,0 +1,271 @@
+"""The loop: one trainer for one task or many, from the first step or from a checkpoint."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lamella.data.load import batches
+from lamella.data.source import Frames
+from lamella.errors import CheckpointError, DataError, TrainingError
+from lamella.formats.load import as_device
+from lamella.models.potential import Potential
+from lamella.train.draw import TaskDraw
+from lamella.train.log import RunLog
+from lamella.train.metrics import ErrorSums
+from lamella.train.optim import MovingAverage, build_optimizer
+from lamella.train.plan import plan_lines
+from lamella.train.prepare import TaskData, build_potential, data_record, make_sampler, open_tasks, task_seed
+from lamella.train.progress import Display, make_display
+from lamella.train.recipe import Recipe, dump_recipe
+from lamella.train.schedule import decay, learning_rate
+from lamella.train.state import Progress, load_potential, load_trainer, point, pointed, prune, save_checkpoint, write_file
+from lamella.train.step import Outcome, StepSetting, train_step
+from lamella.train.stop import Interrupted, StopRequest, listen
+from lamella.train.validate import validate
+from lamella.types import Batch
+
+__all__ = ["CONFIG", "fit"]
+
+CONFIG = "config.yaml"
+
+
+def fit(recipe: Recipe, run: str | Path, resume: bool = False) -> Path:
+    """Train a model.
+
+    Args:
+        recipe: what to train on what; on resuming, that of ``run/config.yaml``.
+        run: folder for everything the run writes; must be empty or absent unless resuming.
+        resume: go on from the last checkpoint of ``run`` (from the start where it has none).
+
+    Returns:
+        The run folder.
+
+    Raises:
+        TrainingError: the folder is taken, the loss is not finite, the disk is full.
+        Interrupted: SIGINT or SIGTERM; everything is saved.
+        InputError: data or recipe cannot be used.
+    """
+    folder = Path(run)
+    if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise TrainingError(
+            f"{folder} is not empty: go on with `lamella train --resume {folder}`, or choose another folder with --run."
+        )
+    device = as_device(("cuda" if torch.cuda.is_available() else "cpu") if recipe.device == "auto" else recipe.device)
+    with _deterministic(device):
+        data = open_tasks(recipe)
+        last = pointed(folder, "last") if resume else None
+        potential = _restore(last, data) if last else build_potential(recipe, data)
+        trainer = _Trainer(recipe, folder, data, potential.to(device))
+        if last is not None:
+            trainer.restore(last)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / CONFIG).exists():
+            write_file(folder / CONFIG, dump_recipe(recipe))
+        trainer.train()
+    return folder
+
+
+class _Trainer:
+    """State of a run, and the loop over its steps."""
+
+    def __init__(self, recipe: Recipe, run: Path, data: Mapping[str, TaskData], potential: Potential) -> None:
+        self.recipe, self.run, self.data, self.potential = recipe, run, data, potential
+        self.optimizer = build_optimizer(recipe.optimizer, potential)
+        ema = recipe.training.ema
+        self.average = None if ema is None else MovingAverage(potential, ema)
+        self.progress = Progress()
+        self._draw = TaskDraw({name: task.config.weight for name, task in data.items()}, recipe.training.steps, recipe.seed)
+        self._samplers = {
+            name: make_sampler(task.train, recipe.batch, potential, task_seed(recipe.seed, name), recipe.training.workers)
+            for name, task in data.items()
+        }
+        self._valid_samplers = {
+            name: make_sampler(task.valid, recipe.batch, potential, 0, recipe.training.workers)
+            for name, task in data.items()
+            if task.valid is not None
+        }
+        self._began = time.perf_counter()
+
+    def restore(self, folder: Path) -> None:
+        """Take up the state of a step folder, whose model is ``self.potential``."""
+        self.progress = load_trainer(folder, self.potential, self.optimizer, self.average)
+        if (self.run / f"step_{self.progress.best_step:07d}").is_dir():
+            point(self.run, "best", self.progress.best_step)
+
+    def train(self) -> None:
+        """Make the remaining steps."""
+        settings, first = self.recipe.training, self.progress.step
+        with (
+            listen() as stop,
+            RunLog(self.run, first, settings.tensorboard) as log,
+            make_display(settings.steps, first) as display,
+            self._batches(first) as stream,
+        ):
+            for line in plan_lines(self.recipe, self.data, self.potential, self._samplers):
+                display.line(line)
+            if first:
+                display.line(f"resuming after step {first} of {settings.steps}")
+            self._clock(restart=True)
+            for step in range(first, settings.steps):
+                task = self._draw.task(step)
+                self._one_step(task, next(stream[task]), log, display)
+                self._after_step(log, display, stop)
+        display.line(f"done: {self.run}")
+
+    def _one_step(self, task: str, batch: Batch, log: RunLog, display: Display) -> None:
+        recipe, step = self.recipe, self.progress.step
+        steps, lr = recipe.training.steps, recipe.optimizer.lr
+        rate = learning_rate(recipe.schedule, step, steps, lr)
+        setting = StepSetting(step + 1, rate, decay(recipe.schedule, step, steps, lr))
+        placed = batch.to(self.potential.device)
+        loss = recipe.tasks[task].loss
+        outcome = train_step(self.potential, self.optimizer, placed, task, loss, recipe.optimizer, setting)
+        if self.average is not None:
+            self.average.update(self.potential, step + 1)
+        self.progress.step = step + 1
+        display.step(step + 1)
+        if self.progress.step % recipe.training.log_every == 0 or self.progress.step == steps:
+            record = self._training_record(task, placed, outcome, rate)
+            log.write(record)
+            display.record(record)
+
+    def _training_record(self, task: str, batch: Batch, outcome: Outcome, rate: float) -> dict[str, Any]:
+        errors = ErrorSums()
+        errors.add(outcome.prediction, batch)
+        return {
+            "event": "train",
+            "step": self.progress.step,
+            "task": task,
+            "loss": outcome.loss,
+            "lr": rate,
+            "gradient_norm": outcome.gradient_norm,
+            "seconds": self._clock(),
+            "frames": errors.frames,
+            **errors.result(),
+        }
+
+    def _after_step(self, log: RunLog, display: Display, stop: StopRequest) -> None:
+        """Validate and save where it is time; stop where asked to."""
+        settings, step = self.recipe.training, self.progress.step
+        final = step == settings.steps
+        better = (step % settings.valid_every == 0 or final) and self._validate(log, display)
+        if better or final or step % settings.save_every == 0 or stop.signal is not None:
+            self._save(log)
+        if stop.signal is not None and not final:
+            raise Interrupted(
+                f"stopped by {stop.name} after step {step} of {settings.steps}; "
+                f"go on with `lamella train --resume {self.run}`.",
+                128 + stop.signal,
+            )
+
+    def _validate(self, log: RunLog, display: Display) -> bool:
+        """Judge the (averaged) weights on every task; whether they are the best so far."""
+        total = weights = 0.0
+        with self.average.applied(self.potential) if self.average is not None else nullcontext():
+            for name, task in self.data.items():
+                if task.valid is None:
+                    continue
+                result = validate(self.potential, name, self._validation_batches(name, task.valid), task.config.loss)
+                record = {"event": "valid", "step": self.progress.step, "task": name, "seconds": self._clock(), **result}
+                log.write(record)
+                display.record(record)
+                total += task.config.weight * result["score"]
+                weights += task.config.weight
+        if weights == 0.0 or not total / weights < self.progress.best_score:
+            return False
+        self.progress.best_step, self.progress.best_score = self.progress.step, total / weights
+        best = {"event": "best", "step": self.progress.step, "score": self.progress.best_score}
+        log.write(best)
+        display.record(best)
+        return True
+
+    def _validation_batches(self, name: str, frames: Frames) -> Iterator[Batch]:
+        """Every validation frame of a task once."""
+        potential, sampler = self.potential, self._valid_samplers[name]
+        span = (0, len(sampler.batches(0)))
+        workers = self.recipe.training.workers
+        return batches(frames, sampler, potential.numbers, potential.cutoff, potential.angle_cutoff, *span, workers)
+
+    def _save(self, log: RunLog) -> None:
+        """A checkpoint of this step, then the pointers to it, then old ones go."""
+        progress = self.progress
+        progress.seconds = self._clock()
+        self.potential.metadata["step"] = progress.step
+        self.potential.metadata["score"] = progress.best_score if progress.best_step == progress.step else None
+        log.sync()
+        save_checkpoint(self.run, self.potential, self.optimizer, self.average, progress)
+        point(self.run, "last", progress.step)
+        if progress.best_step == progress.step:
+            point(self.run, "best", progress.step)
+        prune(self.run, self.recipe.training.keep, progress.best_step)
+
+    @contextmanager
+    def _batches(self, first: int) -> Iterator[dict[str, Iterator[Batch]]]:
+        """Endless-enough batches of every task that is trained, from where step ``first`` finds it; closed at the end."""
+        potential, settings = self.potential, self.recipe.training
+        with ExitStack() as stack:
+            stream = {}
+            for name in self._draw.names:
+                span = (self._draw.count(name, first), self._draw.count(name, settings.steps))
+                stream[name] = batches(
+                    self.data[name].train,
+                    self._samplers[name],
+                    potential.numbers,
+                    potential.cutoff,
+                    potential.angle_cutoff,
+                    *span,
+                    settings.workers,
+                )
+                stack.callback(_close, stream[name])
+            yield stream
+
+    def _clock(self, restart: bool = False) -> float:
+        """Seconds of training over all sessions; a session begins when its data is ready."""
+        if restart:
+            self._began = time.perf_counter() - self.progress.seconds
+        return time.perf_counter() - self._began
+
+
+def _close(stream: Iterator[Batch]) -> None:
+    """Let go of the worker processes behind a stream."""
+    if isinstance(stream, Generator):
+        stream.close()
+
+
+def _restore(folder: Path, data: Mapping[str, TaskData]) -> Potential:
+    """The model of a step folder, if the data is still that which it was trained on."""
+    potential = load_potential(folder)
+    then, now = potential.metadata.get("data"), data_record(data)
+    if not isinstance(then, dict):
+        raise CheckpointError(f"{folder}: its model.json does not say what it was trained on; choose another step folder.")
+    for name, record in now.items():
+        for part in ("train", "valid"):
+            old, new = then.get(name, {}).get(part), record[part]
+            if (old and old["hash"]) != (new and new["hash"]):
+                raise DataError(
+                    f"tasks.{name}.{part}: the data changed since the run began ({', '.join((new or old)['paths'])}); "
+                    "put the old files back, or start a new run."
+                )
+    return potential
+
+
+@contextmanager
+def _deterministic(device: torch.device) -> Iterator[None]:
+    """Inside the block CUDA uses deterministic kernels; on a CPU they are deterministic for a given number of threads."""
+    if device.type != "cuda":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])

@@ -1,0 +1,176 @@
+"""Losses of energy, forces and virial (DPA3 paper Eqs. 38-41; deepmd-kit's ``ener`` loss).
+
+    L = p_e ⟨ℓ_e⟩ + p_f ⟨ℓ_f⟩ + p_v ⟨ℓ_v⟩                    p(t) = limit + (start - limit) · decay(t)
+
+⟨·⟩ averages within a frame, then over the frames that carry the label, over all ranks. With N the atoms of a frame:
+
+=============  ==================  =================  ====================
+kind           energy ℓ_e          forces ℓ_f         virial ℓ_v
+=============  ==================  =================  ====================
+``squared``    ΔE²/N               mean ΔF²           mean ΔW²/N
+``intensive``  (ΔE/N)²             mean ΔF²           mean (ΔW/N)²
+``huber``      h(ΔE/N)             mean h(ΔF)         mean h(ΔW/N)
+``mae``        |ΔE|/N              mean |ΔF|          mean |ΔW|/N
+=============  ==================  =================  ====================
+
+h(x) = x²/2 up to |x| = δ, then δ (|x| - δ/2). Everything here is float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, NamedTuple
+
+import torch
+import torch.distributed
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from torch import Tensor
+
+from lamella.fields import FIELDS, LABELS
+from lamella.geometry.segment import segment_sum
+from lamella.types import Batch, Prediction
+
+__all__ = ["LossConfig", "Prefactor", "Term", "frame_terms", "frames_over_ranks", "prefactor", "total_loss"]
+
+LossKind = Literal["squared", "intensive", "huber", "mae"]
+
+
+def _pair(value: Any) -> Any:
+    """One number means: the same from start to end."""
+    return value if isinstance(value, list | tuple) else (value, value)
+
+
+Prefactor = Annotated[tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]], BeforeValidator(_pair)]
+"""(start, limit) of a prefactor."""
+
+
+class LossConfig(BaseModel):
+    """Kind of loss and its prefactors; the defaults are deepmd-kit's shipped DPA-3 example."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: LossKind = "squared"
+    energy: Prefactor = (0.2, 20.0)
+    forces: Prefactor = (100.0, 60.0)
+    virial: Prefactor = (0.02, 1.0)
+    huber_delta: float = Field(0.01, gt=0)
+    """Where ``huber`` turns from squared to linear, eV/atom and eV/Å alike."""
+
+    def prefactors(self) -> dict[str, tuple[float, float]]:
+        """(start, limit) by label."""
+        return {"energy": self.energy, "forces": self.forces, "virial": self.virial}
+
+
+class Term(NamedTuple):
+    """One label's loss before averaging over frames: the sum of ℓ over the frames that carry it, and how many those are."""
+
+    total: Tensor
+    frames: Tensor
+
+
+def frame_terms(prediction: Prediction, batch: Batch, config: LossConfig) -> dict[str, Term]:
+    """Sum and count of ℓ over the frames that carry each label.
+
+    Args:
+        prediction: of ``batch.graph``.
+        batch: labels and which frames carry them.
+        config: kind of loss.
+
+    Returns:
+        A term for each label that the batch knows of.
+    """
+    error = _ERRORS[config.kind]
+    inverse_F = inverse_atoms(batch.graph.frame.ptr.diff())
+    terms = {}
+    for name in LABELS:
+        if name not in batch.labels:
+            continue
+        owner, carries_F = FIELDS[name].owner, batch.carries[name]
+        difference = getattr(prediction, name).double() - batch.labels[name]
+        known = carries_F if owner == "frame" else carries_F[batch.graph.frame.index]
+        # where, not a product: a frame without the label must not leak an infinity, nor its gradient a NaN
+        difference = torch.where(known.reshape(-1, *[1] * (difference.dim() - 1)), difference, 0.0)
+        terms[name] = Term(_WITHIN[owner](error, difference, inverse_F, batch, config.huber_delta).sum(), carries_F.sum())
+    return terms
+
+
+def frames_over_ranks(terms: Mapping[str, Term]) -> dict[str, Tensor]:
+    """Frames that carry each label, over all ranks: so divided, the ranks' gradients add up to that of the mean over all frames.
+
+    Every rank must call it: labels that its own batch does not know of count as carried by none.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return {name: term.frames for name, term in terms.items()}
+    device = next((term.frames.device for term in terms.values()), torch.device("cpu"))
+    none = torch.zeros((), dtype=torch.int64, device=device)
+    counts = torch.stack([terms[name].frames if name in terms else none for name in LABELS])
+    torch.distributed.all_reduce(counts)
+    return dict(zip(LABELS, counts, strict=True))
+
+
+def total_loss(terms: Mapping[str, Term], config: LossConfig, decay: float) -> Tensor:
+    """L, a float64 scalar; labels that no frame carries add nothing.
+
+    Args:
+        terms: of :func:`frame_terms`.
+        config: prefactors.
+        decay: the learning-rate schedule without its warm-up factor, 1 at the start.
+    """
+    frames = frames_over_ranks(terms)
+    loss = torch.zeros((), dtype=torch.float64)
+    for name, term in terms.items():
+        start, limit = config.prefactors()[name]
+        loss = loss.to(term.total.device) + prefactor(start, limit, decay) * term.total / frames[name].clamp(min=1)
+    return loss
+
+
+def prefactor(start: float, limit: float, decay: float) -> float:
+    """The prefactor limit + (start - limit) · decay."""
+    return limit + (start - limit) * decay
+
+
+def inverse_atoms(n_atoms_F: Tensor) -> Tensor:
+    """1/N of every frame, (F,) float64."""
+    return 1.0 / n_atoms_F.double()
+
+
+_Error = Callable[[Tensor, Tensor, float], Tensor]
+"""(difference, 1/N, δ) -> ℓ, elementwise. For forces 1/N is 1."""
+
+
+def _squared(difference: Tensor, inverse: Tensor, delta: float) -> Tensor:
+    return difference * difference * inverse
+
+
+def _intensive(difference: Tensor, inverse: Tensor, delta: float) -> Tensor:
+    return (difference * inverse) ** 2
+
+
+def _huber(difference: Tensor, inverse: Tensor, delta: float) -> Tensor:
+    scaled = difference * inverse
+    return torch.nn.functional.huber_loss(scaled, torch.zeros_like(scaled), reduction="none", delta=delta)
+
+
+def _absolute(difference: Tensor, inverse: Tensor, delta: float) -> Tensor:
+    return difference.abs() * inverse
+
+
+_ERRORS: dict[LossKind, _Error] = {"squared": _squared, "intensive": _intensive, "huber": _huber, "mae": _absolute}
+
+
+def _of_frame(error: _Error, difference_F: Tensor, inverse_F: Tensor, batch: Batch, delta: float) -> Tensor:
+    """ℓ of a quantity of the frame, averaged over its components: (F,)."""
+    flat_FX = difference_F.reshape(difference_F.shape[0], -1)
+    return error(flat_FX, inverse_F[:, None], delta).mean(dim=1)
+
+
+def _of_atoms(error: _Error, difference_N: Tensor, inverse_F: Tensor, batch: Batch, delta: float) -> Tensor:
+    """ℓ of a quantity of atoms, averaged over the frame's atoms and components: (F,)."""
+    one = torch.ones((), dtype=torch.float64, device=difference_N.device)
+    flat_NX = difference_N.reshape(difference_N.shape[0], -1)
+    atom_N = error(flat_NX, one, delta).mean(dim=1)
+    n_atoms_F = batch.graph.frame.ptr.diff().double()
+    return segment_sum(atom_N, batch.graph.frame) / n_atoms_F
+
+
+_WITHIN = {"frame": _of_frame, "atom": _of_atoms}

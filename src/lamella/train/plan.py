@@ -1,0 +1,49 @@
+"""The plan that is printed before training: enough to see a wrong recipe before it has cost an hour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lamella.data.load import make_batch
+from lamella.data.sample import Sampler
+from lamella.fields import LABELS
+from lamella.models.potential import Potential
+from lamella.train.prepare import TaskData
+from lamella.train.recipe import Recipe
+
+__all__ = ["plan_lines"]
+
+
+def plan_lines(
+    recipe: Recipe, data: Mapping[str, TaskData], potential: Potential, samplers: Mapping[str, Sampler]
+) -> Sequence[str]:
+    """A line for the model, two for each task: frames and labels, and what its first batch holds."""
+    dtype = str(potential.dtype).removeprefix("torch.")
+    backbone = recipe.model.backbone
+    lines = [
+        f"model     {backbone.kind}, {backbone.layers} layers, {potential.parameter_count():,} parameters, {dtype} on "
+        f"{potential.device}, elements {' '.join(potential.elements)}",
+        f"run       {recipe.training.steps:,} steps, {recipe.optimizer.kind}, {recipe.schedule.kind} lr "
+        f"{recipe.optimizer.lr:g} to {recipe.schedule.stop_lr:g}",
+    ]
+    total = sum(task.config.weight for task in data.values())
+    for name, task in data.items():
+        carried = ", ".join(f"{task.survey.carries[label]} {label}" for label in LABELS)
+        held = f"{len(task.valid)} for validation" if task.valid is not None else "no validation"
+        lines.append(
+            f"task      {name}: {len(task.train)} training frames ({task.survey.atoms:,} atoms; {carried}), {held}, "
+            f"drawn {task.config.weight / total:.0%} of the steps"
+        )
+        frames = [task.train[int(index)] for index in samplers[name].batch(0)]
+        graph = make_batch(frames, potential.numbers, potential.cutoff, potential.angle_cutoff).graph
+        lines.append(
+            f"          first batch: {graph.n_frames} frames, {graph.n_atoms:,} atoms, {graph.n_edges:,} edges, "
+            f"{graph.n_angles:,} angles; baseline {_baseline(potential, name)}"
+        )
+    return lines
+
+
+def _baseline(potential: Potential, name: str) -> str:
+    statistics = potential.metadata["statistics"]
+    assert isinstance(statistics, dict)
+    return str(statistics[name]["baseline"])

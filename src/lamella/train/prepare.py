@@ -1,0 +1,247 @@
+"""From a recipe to what training starts with: data of every task, and a model with weights, baselines and statistics."""
+
+from __future__ import annotations
+
+import platform
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from ase.data import atomic_numbers, chemical_symbols
+
+from lamella import datasets
+from lamella.data.baseline import fit_baseline, given_baseline, isolated_atom_baseline
+from lamella.data.convert import frame_from_atoms
+from lamella.data.keys import LabelKeys
+from lamella.data.sample import BatchSpec, Sampler, check_has_edges, frame_costs
+from lamella.data.source import Chain, FrameList, Frames, Selection, open_frames, split_fraction
+from lamella.data.statistics import environment_std
+from lamella.errors import DataError, RecipeError
+from lamella.fields import LABELS
+from lamella.models.heads import EnergyHead
+from lamella.models.potential import Potential
+from lamella.train.recipe import EMBEDDED, Recipe, TaskConfig
+from lamella.types import Frame
+
+__all__ = [
+    "Survey",
+    "TaskData",
+    "build_potential",
+    "data_record",
+    "each",
+    "make_sampler",
+    "open_data",
+    "open_tasks",
+    "task_seed",
+]
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one pass over frames finds.
+
+    Attributes:
+        numbers: atomic numbers that occur, sorted.
+        carries: number of frames that carry each label.
+        atoms: total number.
+    """
+
+    numbers: tuple[int, ...]
+    carries: Mapping[str, int]
+    atoms: int
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """The data of one task.
+
+    Attributes:
+        config: its part of the recipe.
+        train: frames to train on.
+        valid: frames to validate on; None for none.
+        survey: of the training frames.
+    """
+
+    config: TaskConfig
+    train: Frames
+    valid: Frames | None
+    survey: Survey
+
+
+def each(frames: Frames) -> Iterator[Frame]:
+    """The frames, one after the other."""
+    return (frames[index] for index in range(len(frames)))
+
+
+def task_seed(seed: int, task: str) -> int:
+    """A seed of the task's own: it depends on its name, not on which other tasks there are."""
+    return int(np.random.SeedSequence([seed, zlib.crc32(task.encode())]).generate_state(1, np.uint32)[0])
+
+
+def open_tasks(recipe: Recipe) -> dict[str, TaskData]:
+    """Open and survey the data of every task.
+
+    Raises:
+        DataError: data that cannot be read, or that carries no label the task's loss asks for.
+    """
+    return {name: _open_task(name, task, recipe.seed) for name, task in recipe.tasks.items()}
+
+
+def build_potential(recipe: Recipe, data: Mapping[str, TaskData]) -> Potential:
+    """A new model: seeded weights, baselines of every task, environment scales where the recipe takes them from data.
+
+    The weights of the backbone depend on the seed alone, those of a task's head on the seed and the task's name.
+    """
+    elements = recipe.elements or _elements_of(data)
+    _check_covered(elements, data)
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        potential = Potential(recipe.model, elements, tuple(recipe.tasks))
+        if recipe.model.head.task_dim == 0:
+            for name, head in zip(potential.tasks, potential.heads, strict=True):
+                torch.manual_seed(task_seed(recipe.seed, name))
+                head.load_state_dict(EnergyHead(recipe.model.head, recipe.model.backbone.output_dim).state_dict())
+    potential.cast(_DTYPES[recipe.dtype])
+    notes = {name: _set_baseline(potential, name, task) for name, task in data.items()}
+    backbone = recipe.model.backbone
+    if backbone.env_std == 0.0:
+        training = (frame for task in data.values() if task.config.weight > 0 for frame in each(task.train))
+        std = environment_std(training, elements, backbone.cutoff, backbone.switch_start, backbone.edge_sel)
+        potential.backbone.env_std = torch.from_numpy(std).to(potential.dtype)
+    potential.metadata = {
+        "recipe": recipe.model_dump(mode="json"),
+        "data": data_record(data),
+        "statistics": {
+            name: {"labels": dict(task.survey.carries), "atoms": task.survey.atoms, "baseline": notes[name]}
+            for name, task in data.items()
+        },
+        "versions": {"lamella": version("lamella"), "torch": str(torch.__version__), "python": platform.python_version()},
+    }
+    return potential
+
+
+def data_record(data: Mapping[str, TaskData]) -> dict[str, Any]:
+    """Paths, content hashes and numbers of frames: what must not change between sessions of a run."""
+    return {
+        name: {
+            "train": {"paths": list(task.config.train), "hash": task.train.content_hash, "frames": len(task.train)},
+            "valid": None
+            if task.valid is None
+            else {
+                "paths": list(task.config.valid or task.config.train),
+                "hash": task.valid.content_hash,
+                "frames": len(task.valid),
+            },
+        }
+        for name, task in data.items()
+    }
+
+
+def make_sampler(frames: Frames, spec: BatchSpec, potential: Potential, seed: int, workers: int) -> Sampler:
+    """A sampler of batches; edges and angles are counted only where the batches are limited by them."""
+    if spec.edges is None and spec.angles is None:
+        _check_some_edge(frames, potential)
+        return Sampler(len(frames), spec, seed)
+    costs = frame_costs(frames, potential.cutoff, potential.angle_cutoff, workers)
+    check_has_edges(costs, potential.cutoff)
+    return Sampler(costs, spec, seed, lambda index: frames[index].source)
+
+
+def _check_some_edge(frames: Frames, potential: Potential) -> None:
+    """Look at frames until one has an edge: usually the first."""
+    for index in range(len(frames)):
+        if frame_costs(Selection(frames, [index]), potential.cutoff, 0.0)[0, 0]:
+            return
+    check_has_edges(np.zeros((len(frames), 2)), potential.cutoff)
+
+
+def _open_task(name: str, task: TaskConfig, seed: int) -> TaskData:
+    train = open_data(task.train, task.keys)
+    valid: Frames | None = None
+    if task.valid is not None:
+        valid = open_data(task.valid, task.keys)
+    elif task.valid_fraction > 0.0:
+        train, valid = split_fraction(train, task.valid_fraction, task_seed(seed, name))
+    survey = _survey(train)
+    wanted = [label for label, prefactors in task.loss.prefactors().items() if any(prefactors)]
+    if not any(survey.carries[label] for label in wanted):
+        found = ", ".join(label for label in LABELS if survey.carries[label]) or "no label"
+        raise DataError(
+            f"tasks.{name}: the loss is of {', '.join(wanted) or 'nothing'}, but the training frames carry {found}; "
+            f"name the keys of the labels (tasks.{name}.keys) or change the prefactors (tasks.{name}.loss)."
+        )
+    return TaskData(task, train, valid, survey)
+
+
+def open_data(paths: Sequence[str], keys: LabelKeys | None = None) -> Frames:
+    """Frames of files, folders and ``embedded:NAME[:train|:test]``, in the order given.
+
+    Raises:
+        DataError: one of them cannot be read.
+    """
+    parts = [_embedded(path, keys) if path.startswith(EMBEDDED) else open_frames([path], keys) for path in paths]
+    return parts[0] if len(parts) == 1 else Chain(parts)
+
+
+def _embedded(path: str, keys: LabelKeys | None) -> Frames:
+    """``embedded:NAME`` or ``embedded:NAME:SPLIT``."""
+    name, _, split = path.removeprefix(EMBEDDED).partition(":")
+    loaded = datasets.load(name, split or None)
+    return FrameList(frame_from_atoms(atoms, keys, f"{path}#{index}") for index, atoms in enumerate(loaded))
+
+
+def _survey(frames: Frames) -> Survey:
+    numbers: set[int] = set()
+    carries: Counter[str] = Counter(dict.fromkeys(LABELS, 0))
+    atoms = 0
+    for frame in each(frames):
+        numbers.update(np.unique(frame.numbers).tolist())
+        carries.update(name for name in LABELS if name in frame.labels)
+        atoms += len(frame)
+    return Survey(tuple(sorted(numbers)), dict(carries), atoms)
+
+
+def _elements_of(data: Mapping[str, TaskData]) -> tuple[str, ...]:
+    found = {number for task in data.values() for number in task.survey.numbers}
+    held_out = [task.valid for task in data.values() if task.valid is not None]
+    found |= {int(number) for frames in held_out for frame in each(frames) for number in np.unique(frame.numbers)}
+    return tuple(chemical_symbols[number] for number in sorted(found))
+
+
+def _check_covered(elements: tuple[str, ...], data: Mapping[str, TaskData]) -> None:
+    known = {atomic_numbers.get(symbol) for symbol in elements}
+    for name, task in data.items():
+        missing = [chemical_symbols[number] for number in task.survey.numbers if number not in known]
+        if missing:
+            raise RecipeError(
+                f"elements: {', '.join(missing)} occurs in the data of task {name} but is not listed; add it, or set "
+                "elements to null to take all that occur."
+            )
+
+
+def _set_baseline(potential: Potential, name: str, task: TaskData) -> str:
+    """Find and set the task's energy per element; returns a sentence that says how."""
+    choice = task.config.baseline
+    present = [chemical_symbols[number] for number in task.survey.numbers]
+    if isinstance(choice, dict):
+        energies = given_baseline(choice, [*dict.fromkeys([*present, *choice])])
+        strange = [symbol for symbol in choice if symbol not in potential.elements]
+        if strange:
+            raise RecipeError(f"tasks.{name}.baseline: {', '.join(strange)} is not an element of the model; remove it.")
+        potential.set_baseline(name, energies)
+        return "given in the recipe"
+    if choice == "isolated_atoms":
+        potential.set_baseline(name, isolated_atom_baseline(each(task.train), present))
+        return "from frames of one atom"
+    if not task.survey.carries["energy"]:
+        return "zero: no training frame carries an energy"
+    fit = fit_baseline(each(task.train), present)
+    potential.set_baseline(name, fit.energies)
+    return " ".join(["by least squares,", f"{1e3 * fit.rms:.4g} meV/atom left to learn.", fit.message]).strip()

@@ -1,0 +1,196 @@
+"""Recipes: everything a training run depends on, in one frozen tree that is saved with the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from lamella.data.keys import LabelKeys
+from lamella.data.sample import BatchSpec
+from lamella.errors import RecipeError, nearest
+from lamella.models.potential import ModelConfig
+from lamella.train.explain import explain
+from lamella.train.loss import LossConfig
+from lamella.train.optim import AdamW, OptimizerConfig
+from lamella.train.schedule import ExponentialSchedule, ScheduleConfig
+
+__all__ = ["EMBEDDED", "Baseline", "Recipe", "TaskConfig", "TrainingConfig", "dump_recipe", "load_recipe"]
+
+EMBEDDED: Final = "embedded:"
+"""Prefix of a data set that comes with the package."""
+
+_PACKAGED: Final = Path(__file__).resolve().parents[1] / "recipes"
+
+
+def _paths(value: Any) -> Any:
+    """One path is a list of one; relative paths become absolute, since the saved recipe is read again from elsewhere."""
+    listed = [value] if isinstance(value, str | Path) else value
+    if not isinstance(listed, list | tuple):
+        return listed
+    return [_absolute(str(path)) if isinstance(path, str | Path) else path for path in listed]
+
+
+def _absolute(path: str) -> str:
+    if path.startswith(EMBEDDED):
+        return path
+    prefix, colon, rest = path.rpartition(":")  # a format may stand in front: vasp/outcar:run/OUTCAR
+    if colon and prefix and not Path(path).exists():
+        return f"{prefix}:{Path.cwd() / Path(rest).expanduser()}"
+    return str(Path.cwd() / Path(path).expanduser())
+
+
+Paths = Annotated[tuple[str, ...], BeforeValidator(_paths)]
+"""Files, folders or ``embedded:NAME[:train|:test]``; relative ones are relative to where the command is started."""
+
+Baseline = Literal["least_squares", "isolated_atoms"] | dict[str, float]
+"""How the energy per element is found: fitted to the training energies, taken from one-atom frames, or given in eV."""
+
+
+class TaskConfig(BaseModel):
+    """One label source: its data, its weight in the sampling, its baseline and its loss."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    train: Paths
+    valid: Paths | None = None
+    """Validation data; null takes ``valid_fraction`` of the training data."""
+    valid_fraction: float = Field(0.1, ge=0, lt=1)
+    keys: LabelKeys = LabelKeys()
+    weight: float = Field(1.0, ge=0)
+    """Probability of the task in a step, up to normalisation."""
+    baseline: Baseline = "least_squares"
+    loss: LossConfig = LossConfig()
+
+    @model_validator(mode="after")
+    def _some_data(self) -> TaskConfig:
+        if not self.train:
+            raise ValueError("train: give at least one path of training data")
+        return self
+
+
+class TrainingConfig(BaseModel):
+    """Length of a run, and what it writes how often (in steps)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(1_000_000, ge=1)
+    valid_every: int = Field(1000, ge=1)
+    log_every: int = Field(100, ge=1)
+    save_every: int = Field(1000, ge=1)
+    keep: int = Field(3, ge=1)
+    """Newest checkpoints kept, besides the best."""
+    ema: float | None = Field(None, gt=0, lt=1)
+    """Decay of the moving average of weights, e.g. 0.999; null for none. Validation and the saved model use the average."""
+    workers: int = Field(0, ge=0)
+    """Processes that build neighbour lists; 0 builds them in the training process."""
+    tensorboard: bool = True
+
+
+class Recipe(BaseModel):
+    """A training run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = Field(1, ge=0)
+    dtype: Literal["float32", "float64"] = "float32"
+    device: str = "auto"
+    """``auto``: the first GPU where there is one, else the CPU."""
+    elements: tuple[str, ...] | None = None
+    """Chemical symbols the model knows; null takes those of the data."""
+    model: ModelConfig = ModelConfig()
+    tasks: dict[str, TaskConfig] = Field(min_length=1)
+    optimizer: OptimizerConfig = AdamW()
+    schedule: ScheduleConfig = ExponentialSchedule()
+    batch: BatchSpec = BatchSpec(frames=8)
+    training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if not any(task.weight > 0 for task in self.tasks.values()):
+            raise ValueError("tasks: at least one needs a weight above 0")
+        if self.schedule.stop_lr > self.optimizer.lr:
+            raise ValueError(f"schedule.stop_lr {self.schedule.stop_lr} must not exceed optimizer.lr {self.optimizer.lr}")
+        if self.schedule.warmup_steps >= self.training.steps:
+            raise ValueError("schedule.warmup_steps must be fewer than training.steps")
+        return self
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML with every default written out; reading it gives the same recipe."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: a YAML or JSON file, or the name of a recipe that comes with the package (``dpa3_l6``).
+        overrides: ``key=value`` with a dotted key and a YAML value, e.g. ``training.steps=100``; they win over the file.
+
+    Raises:
+        RecipeError: the file cannot be read, or a key or value is wrong; the message names the full key.
+    """
+    file = _find(path)
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # a SafeLoader: nothing is executed
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{file}: neither YAML nor JSON ({' '.join(str(error).split())}); correct that line.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{file}: cannot be read ({error}); give a text file.") from None
+    if not isinstance(content, dict):
+        raise RecipeError(f"{file}: a recipe is a mapping of keys to values, at least `tasks`; this file holds none.")
+    for override in overrides:
+        _override(content, override)
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise explain(error, Recipe, content, str(file)) from None
+
+
+def _find(path: str | Path) -> Path:
+    given = Path(path)
+    if given.is_file():
+        return given
+    packaged = sorted(file.stem for file in _PACKAGED.glob("*.yaml"))
+    if str(path) in packaged:
+        return _PACKAGED / f"{path}.yaml"
+    around = [item.name for item in given.parent.iterdir()] if given.parent.is_dir() else []
+    near = nearest(given.name, [*around, *packaged])
+    raise RecipeError(f"{path}: no such recipe file{near}; give a YAML file or one of {', '.join(packaged)}.")
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    """Set one ``key=value`` in the nested mapping."""
+    key, equals, text = override.partition("=")
+    parts = key.split(".")
+    if not equals or not all(parts):
+        raise RecipeError(f"{override!r} is no setting; write key=value, for example training.steps=1000.")
+    try:
+        value = yaml.load(text, Loader=_UniqueKeys)
+    except yaml.YAMLError:
+        raise RecipeError(f"{override!r}: the value is no YAML; quote it.") from None
+    node = content
+    for depth, part in enumerate(parts[:-1]):
+        node = node.setdefault(part, {})
+        if not isinstance(node, dict):
+            raise RecipeError(f"{override!r}: {'.'.join(parts[: depth + 1])} holds {node!r}, not keys; set it as a whole.")
+        if depth == 0 and part == "tasks" and parts[1] not in node and len(parts) > 2:
+            raise RecipeError(f"{override!r}: the recipe has no task {parts[1]!r}{nearest(parts[1], node)}.")
+    node[parts[-1]] = value
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key given twice is an error: the parser would drop the first silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping, its keys seen once each."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(None, None, f"the key {key.value!r} occurs twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)

@@ -1,0 +1,109 @@
+"""Learning-rate schedules: a decay that starts at 1, times a linear warm-up.
+
+    lr(t) = lr · warm(t) · decay(max(t - W, 0)),      warm(t) = t/W before step W, then 1
+
+t counts steps from 0, T = steps - W is the length of the decay. Loss prefactors follow ``decay`` alone: with the warm-up in
+them they would start at their limits.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+__all__ = [
+    "CosineSchedule",
+    "ExponentialSchedule",
+    "Schedule",
+    "ScheduleConfig",
+    "WarmupStableDecay",
+    "decay",
+    "learning_rate",
+]
+
+
+class _Schedule(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stop_lr: float = Field(3e-5, gt=0)
+    """Learning rate at the end."""
+    warmup_steps: int = Field(0, ge=0)
+    """W: the learning rate rises linearly from 0 over so many steps."""
+
+
+class ExponentialSchedule(_Schedule):
+    """decay(t) = max(rate^⌊t/S⌋, stop_lr/lr) with rate^(T/S) = stop_lr/lr (deepmd-kit's ``exp``)."""
+
+    kind: Literal["exponential"] = "exponential"
+    decay_steps: int = Field(5000, ge=1)
+    """S: steps of equal learning rate; where the run is not longer than S, deepmd-kit's shorter choice is taken."""
+
+    def decay(self, step: int, length: int, floor: float) -> float:
+        """The value at t = ``step`` for T = ``length`` and stop_lr/lr = ``floor``."""
+        width = self.decay_steps
+        if width >= length:
+            width = 100 if length // 10 > 100 else length // 100 + 1
+        rate = math.exp(math.log(floor) * width / length)
+        return max(rate ** (step // width), floor)
+
+
+class CosineSchedule(_Schedule):
+    """decay(t) = f + (1 - f)/2 · (1 + cos(π t/T)), f = stop_lr/lr."""
+
+    kind: Literal["cosine"] = "cosine"
+
+    def decay(self, step: int, length: int, floor: float) -> float:
+        """The value at t = ``step`` for T = ``length`` and stop_lr/lr = ``floor``."""
+        return floor + 0.5 * (1.0 - floor) * (1.0 + math.cos(math.pi * min(step / length, 1.0)))
+
+
+class WarmupStableDecay(_Schedule):
+    """1 for the first (1 - ``decay_fraction``) T steps, then down to f = stop_lr/lr over τ in [0, 1] (deepmd-kit's ``wsd``).
+
+    ``inverse_linear``: 1/(τ/f + 1 - τ); ``cosine``; ``linear``.
+    """
+
+    kind: Literal["wsd"] = "wsd"
+    decay_fraction: float = Field(0.1, gt=0, le=1)
+    decay_shape: Literal["inverse_linear", "cosine", "linear"] = "inverse_linear"
+
+    def decay(self, step: int, length: int, floor: float) -> float:
+        """The value at t = ``step`` for T = ``length`` and stop_lr/lr = ``floor``."""
+        stable = (1.0 - self.decay_fraction) * length
+        tau = min(max((step - stable) / (length - stable), 0.0), 1.0)
+        if self.decay_shape == "inverse_linear":
+            return 1.0 / (tau / floor + 1.0 - tau)
+        if self.decay_shape == "cosine":
+            return floor + 0.5 * (1.0 - floor) * (1.0 + math.cos(math.pi * tau))
+        return 1.0 + (floor - 1.0) * tau
+
+
+def _kind(value: Any) -> Any:
+    return {"kind": "exponential", **value} if isinstance(value, dict) else value
+
+
+Schedule = ExponentialSchedule | CosineSchedule | WarmupStableDecay
+
+ScheduleConfig = Annotated[Annotated[Schedule, Field(discriminator="kind")], BeforeValidator(_kind)]
+"""``exponential`` where no kind is given."""
+
+
+def decay(schedule: Schedule, step: int, steps: int, lr: float) -> float:
+    """The schedule without its warm-up factor, 1 at the start: what loss prefactors follow.
+
+    Args:
+        schedule: its shape.
+        step: steps already made.
+        steps: length of the run.
+        lr: learning rate at the start.
+    """
+    length = max(steps - schedule.warmup_steps, 1)
+    return schedule.decay(max(step - schedule.warmup_steps, 0), length, schedule.stop_lr / lr)
+
+
+def learning_rate(schedule: Schedule, step: int, steps: int, lr: float) -> float:
+    """The learning rate of the step that follows ``step`` steps; see :func:`decay`."""
+    warm = min(step / schedule.warmup_steps, 1.0) if schedule.warmup_steps else 1.0
+    return lr * warm * decay(schedule, step, steps, lr)

@@ -1,0 +1,101 @@
+"""ASE calculator: the model behind ``atoms.get_potential_energy()``, ``get_forces()``, ``get_stress()``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator as AseCalculator
+from ase.calculators.calculator import PropertyNotImplementedError, all_changes
+
+from lamella.data.convert import has_volume, stress_from_virial, structure_from_atoms
+from lamella.errors import InputError, StructureError
+from lamella.models.potential import Potential
+from lamella.use.predict import Model, runnable
+
+__all__ = ["Calculator"]
+
+
+class Calculator(AseCalculator):
+    """Energy, free_energy (the same), energies, forces and stress of a structure.
+
+    Stress is -virial/volume in ASE's sign (positive under tension) and Voigt order xx, yy, zz, yz, xz, xy, eV/Å³. Every
+    frame with a full-rank cell has one, periodic or not; asking for it elsewhere raises ``PropertyNotImplementedError``.
+    Everything is computed in one pass and kept until positions, numbers, cell or pbc change.
+
+    Attributes:
+        model: the potential that runs; shares weights with the one given where neither dtype nor device changed.
+        task: which labels it predicts.
+    """
+
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012 - as ASE declares it
+    ignored_changes = {"initial_charges", "initial_magmoms"}  # noqa: RUF012
+
+    def __init__(
+        self,
+        model: Model,
+        task: str | None = None,
+        dtype: str | torch.dtype | None = None,
+        device: str | torch.device | None = None,
+    ) -> None:
+        """A calculator of one task of a model.
+
+        Args:
+            model: what :func:`lamella.load` returns (not mutated), or a path it reads.
+            task: which labels to predict; may be left out where the model has one task.
+            dtype: torch dtype or its name; the model's where not given.
+            device: torch device or its name; the model's where not given.
+
+        Raises:
+            InputError: unknown task, dtype or device; several tasks and none named.
+            CheckpointError: a path that holds no model.
+        """
+        super().__init__()
+        self.model: Potential = runnable(model, dtype, device)
+        self.task: str = self.model.tasks[self.model.task_index(task)]
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Fill ``results``; called by ASE.
+
+        Raises:
+            PropertyNotImplementedError: stress of a structure without a full-rank cell.
+            StructureError: no energy can be given to the structure; the message says why.
+        """
+        super().calculate(atoms, list(properties), list(system_changes))
+        if self.atoms is None:
+            raise InputError("the calculator has no atoms: set atoms.calc = calculator and ask the atoms.")
+        frame = structure_from_atoms(self.atoms, "structure")
+        solid = has_volume(frame.cell)
+        if "stress" in properties and not solid:
+            raise PropertyNotImplementedError("stress needs a cell of three independent vectors; this structure has none.")
+        prediction = self.model(self.model.graph([frame]), self.task)
+        energy = float(prediction.energy[0])
+        self.results = {
+            "energy": energy,
+            "free_energy": energy,
+            "energies": prediction.atom_energy.double().cpu().numpy(),
+            "forces": prediction.forces.double().cpu().numpy(),
+        }
+        if solid:
+            self.results["stress"] = stress_from_virial(prediction.virial[0].double().cpu().numpy(), frame.cell)
+
+    def require_neighbors(self, atoms: Atoms, source: str = "structure") -> None:
+        """Refuse a structure in which no atom has a neighbour: the model knows nothing of it but its elements.
+
+        Raises:
+            StructureError: no two atoms within the cutoff, or no graph at all.
+        """
+        if self.model.graph([structure_from_atoms(atoms, source)]).n_edges == 0:
+            raise StructureError(
+                f"{source}: no atom has a neighbour within the model's cutoff of {self.model.cutoff:g} Å, so "
+                "nothing acts on any atom; check the units (positions are in Å), the cell and pbc."
+            )
+
+    def _get_name(self) -> str:
+        return "lamella"

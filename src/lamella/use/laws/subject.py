@@ -1,0 +1,123 @@
+"""The model under check, its structures, and how violations are measured."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lamella.models.potential import Potential
+from lamella.types import Frame, Prediction
+from lamella.use.laws.structures import cluster, crystal
+
+__all__ = ["EXACT", "FINITE_STEP", "Subject", "difference", "predict", "relative", "subject_of", "worst"]
+
+EXACT = 1e-11
+"""Bound of laws that are exact but for round-off in float64.
+
+Units in the last place (2e-16) grow by the condition of the network: moving or rotating atoms rounds positions of 10 Å to
+2e-15 Å, which changes forces by a curvature times that. Measured: 1e-15 to 2e-14 for random models of 2 to 6 layers; forces of trained ones bend more.
+"""
+
+FINITE_STEP = 1e-8
+"""Bound of laws measured by finite steps, besides the round-off of the energy divided by the step.
+
+A five-point stencil of step h = 1e-4 Å leaves h⁴ f⁽⁵⁾/30, about 1e-13; SiLUT's second derivative jumps at its threshold, which
+leaves up to h times that jump in the few channels that pass it within a step.
+"""
+
+FLOOR = 1e-3
+"""Relative errors are taken of this (eV, eV/Å) where the reference is smaller."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model and task, with the structures to try it on.
+
+    Attributes:
+        model: a float64 copy with zero baselines: what was learned. Baselines are constants of up to 1e5 eV an atom whose
+            round-off would hide violations; they have a law of their own.
+        original: the caller's model; never changed.
+        task: one of its tasks.
+        seed: of every random choice.
+        crystal: periodic, skewed, narrower than most cutoffs.
+        cluster: a molecule without a cell.
+        breaks: distances at which the energy is only C², Å.
+    """
+
+    model: Potential
+    original: Potential
+    task: str
+    seed: int
+    crystal: Frame
+    cluster: Frame
+    breaks: tuple[float, ...]
+
+    @property
+    def frames(self) -> tuple[Frame, Frame]:
+        """The crystal and the cluster."""
+        return self.crystal, self.cluster
+
+    def rng(self) -> np.random.Generator:
+        """The same random numbers for every law."""
+        return np.random.default_rng(self.seed)
+
+
+def subject_of(model: Potential, task: str, seed: int) -> Subject:
+    """A float64 copy of the model and structures of (at most four of) its elements."""
+    learned = copy.deepcopy(model).cast(torch.float64).requires_grad_(False).eval()
+    learned.baseline = torch.zeros_like(learned.baseline)
+    rng = np.random.default_rng(seed)
+    backbone = model.config.backbone
+    breaks = [backbone.cutoff, backbone.switch_start]
+    if model.angle_cutoff:
+        breaks += [backbone.angle_cutoff, backbone.angle_switch_start]
+    kinds = rng.permutation(model.numbers)[:4]
+    return Subject(
+        model=learned,
+        original=model,
+        task=task,
+        seed=seed,
+        crystal=crystal(rng, np.resize(kinds, 6).tolist(), breaks),
+        cluster=cluster(rng, np.resize(kinds, 6).tolist(), breaks),
+        breaks=tuple(breaks),
+    )
+
+
+def predict(model: Potential, frames: Sequence[Frame], task: str) -> list[Prediction]:
+    """Predictions as numpy arrays, one a frame; all frames in one batch."""
+    result = model(model.graph(frames), task)
+    energy, atom_energy, forces, virial = (value.detach().double().cpu().numpy() for value in result)
+    ends = np.cumsum([len(frame) for frame in frames])[:-1]
+    parts = zip(energy, np.split(atom_energy, ends), np.split(forces, ends), virial, strict=True)
+    return [Prediction(*part) for part in parts]
+
+
+def relative(a: np.ndarray | float, b: np.ndarray | float, scale: float = 0.0) -> float:
+    """max|a - b| / max(max|b|, scale, 1e-3); NaN where either holds one."""
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if a.size == 0 and b.size == 0:
+        return 0.0
+    worst = np.abs(a - b).max()
+    return float(worst / max(np.abs(b).max(), scale, FLOOR)) if np.isfinite(worst) else float("nan")
+
+
+def difference(a: Prediction, b: Prediction) -> float:
+    """Largest relative difference of two predictions: energy (of Σ|e_i|), atomic energies, forces, virial."""
+    return worst(
+        [
+            relative(a.energy, b.energy, float(np.abs(b.atom_energy).sum())),
+            relative(a.atom_energy, b.atom_energy),
+            relative(a.forces, b.forces),
+            # as a sum of forces times vectors of some Å, the virial rounds like those
+            relative(a.virial, b.virial, float(np.abs(b.forces).max(initial=0.0))),
+        ]
+    )
+
+
+def worst(violations: Sequence[float]) -> float:
+    """The largest, or NaN if any is."""
+    return float(np.max(np.asarray(violations, dtype=np.float64), initial=0.0))

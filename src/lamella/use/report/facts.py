@@ -1,0 +1,92 @@
+"""The run in one sentence, and the manifest's table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lamella.models.potential import Potential
+from lamella.use.report.page import Html, Table, paragraph
+from lamella.use.report.run import Run
+from lamella.use.report.sections import duration
+
+__all__ = ["facts", "headline"]
+
+_NAMES = {"dpa3": "DPA-3"}
+
+
+def headline(run: Run, model: Potential | None) -> tuple[str, Html]:
+    """Title and first sentence: which model, trained on what."""
+    if model is None:
+        return "A run without a model", paragraph("This run has not saved a model that can be read, so only its log is shown.", "lead")
+    kind = _NAMES.get(model.config.backbone.kind, model.config.backbone.kind)
+    title = f"A {kind} potential for {_listed(model.elements)}"
+    frames = [_frames(run, task, "train") for task in model.tasks]
+    known = [count for count in frames if count is not None]
+    data = f"to {sum(known):,} labelled structures" if known else "to labelled structures"
+    names = [task for task in model.tasks if task != "default"]
+    source = f" ({'tasks' if len(names) > 1 else 'task'} {_listed(names)})" if names else ""
+    steps, seconds = _last(run.log, "step"), _last(run.log, "seconds")
+    spent = f" in {duration(seconds)}" if seconds else ""
+    made = f", by {int(steps):,} training steps{spent}" if steps else ""
+    said = (
+        f"The model gives the energy of any arrangement of these elements, and the forces on their atoms, from positions alone. Its "
+        f"{model.parameter_count():,} parameters were fitted {data}{source}{made}."
+    )
+    return title, paragraph(said, "lead")
+
+
+def facts(run: Run, model: Potential | None) -> Table:
+    """What and value, one fact a row; only what the run says of itself."""
+    metadata = run.model.get("metadata") or {}
+    rows: list[list[str | int | float | bool | None]] = [["run folder", run.folder.resolve().name]]
+    rows += [["best step (the model judged here)", run.best or "–"], ["last step saved", run.last or "–"]]
+    if model is not None:
+        backbone = model.config.backbone
+        rows += [
+            ["model", f"{_NAMES.get(backbone.kind, backbone.kind)}, {backbone.layers} layers, widths "
+             f"{backbone.node_dim}/{backbone.edge_dim}/{backbone.angle_dim} (node/edge/angle)"],
+            ["cutoff; of angles", f"{backbone.cutoff:g} Å; {f'{model.angle_cutoff:g} Å' if model.angle_cutoff else 'no angles'}"],
+            ["parameters", f"{model.parameter_count():,}"],
+            ["elements", " ".join(model.elements)],
+            ["precision of the weights", str(model.dtype).removeprefix("torch.")],
+        ]
+        for index, task in enumerate(model.tasks):
+            energies = ", ".join(f"{s} {e:.4f}" for s, e in zip(model.elements, model.baseline[index].tolist(), strict=True))
+            rows.append([f"energy per element (baseline) of task {task}, eV", energies])
+    for task, record in (metadata.get("data") or {}).items():
+        rows += [_data_row(task, part, content) for part, content in record.items() if content]
+    for task, record in (metadata.get("statistics") or {}).items():
+        if record.get("baseline"):
+            rows.append([f"baseline of task {task}: how it was found", str(record["baseline"])])
+    rows.append(["seed", str(run.recipe.get("seed", "–"))])
+    rows += [[f"version of {name}", str(value)] for name, value in (metadata.get("versions") or {}).items()]
+    rows += [[f"hardware: {name}", str(value)] for name, value in (metadata.get("hardware") or {}).items()]
+    seconds = _last(run.log, "seconds")
+    rows.append(["time spent training", duration(seconds) if seconds else "–"])
+    return rows
+
+
+def _data_row(task: str, part: str, content: Mapping[str, Any]) -> list[str | int | float | bool | None]:
+    paths = ", ".join(str(path) for path in content.get("paths") or ())
+    kind = {"train": "training", "valid": "validation"}.get(part, part)
+    frames = content.get("frames")
+    count = f"{frames:,} structures" if isinstance(frames, int) else "structures"
+    return [f"{kind} data of task {task}", f"{count} from {paths}; content hash {content.get('hash', '–')}"]
+
+
+def _frames(run: Run, task: str, part: str) -> int | None:
+    record = ((run.model.get("metadata") or {}).get("data") or {}).get(task) or {}
+    count = (record.get(part) or {}).get("frames")
+    return count if isinstance(count, int) else None
+
+
+def _last(log: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    known = [record[key] for record in log if isinstance(record.get(key), (int, float))]
+    return max(known) if known else None
+
+
+def _listed(words: Sequence[str]) -> str:
+    if len(words) > 8:
+        return f"{', '.join(words[:6])} and {len(words) - 6} more"
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)

@@ -1,0 +1,121 @@
+"""Twenty steps from a deepmd-kit checkpoint end at deepmd-kit 3.2.0's weights.
+
+Reference: ``dp --pt train input.json --init-model init.pt`` (deepmd-kit 3.2.0, CPU, float64), made by
+``shared/reference/make_reference.py`` on 2026-11-21.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lamella.formats.deepmd import read_checkpoint
+from lamella.geometry.graph import build_graph
+from lamella.models.potential import Potential
+from lamella.train import loss as loss_module
+from lamella.train.loss import LossConfig
+from lamella.train.optim import AdamW, build_optimizer
+from lamella.train.schedule import ExponentialSchedule, decay, learning_rate
+from lamella.train.step import Outcome, StepSetting, train_step
+from lamella.types import Batch, Frame
+
+SHARED = Path(os.environ.get("LAMELLA_SHARED", Path(__file__).resolve().parents[3] / "shared"))
+REFERENCE = SHARED / "reference" / "training"
+RUN = REFERENCE / "dpa3_dynamic"
+STEPS = 20
+
+pytestmark = pytest.mark.skipif(not RUN.is_dir(), reason=f"needs {RUN}, which is not part of the repository")
+
+
+def the_frame() -> Frame:
+    folder = REFERENCE / "frame"
+    numbers = np.array([{"O": 8, "H": 1}[s] for s in (folder / "type_map.raw").read_text().split()])
+    species = np.loadtxt(folder / "type.raw", dtype=int)
+    data = {name: np.load(folder / "set.000" / f"{name}.npy")[0].astype(np.float64) for name in ("coord", "box", "force")}
+    energy = np.load(folder / "set.000" / "energy.npy").reshape(-1)[0].astype(np.float64)
+    labels = {"energy": np.array(energy), "forces": data["force"].reshape(-1, 3)}
+    cell = data["box"].reshape(3, 3)
+    return Frame(numbers[species], data["coord"].reshape(-1, 3), cell, np.ones(3, dtype=bool), labels, str(folder))
+
+
+def the_batch(potential: Potential) -> Batch:
+    frame = the_frame()
+    graph = build_graph(frame, potential.numbers, potential.cutoff, potential.angle_cutoff)
+    energy = torch.tensor([float(frame.labels["energy"])], dtype=torch.float64)
+    labels = {"energy": energy, "forces": torch.tensor(frame.labels["forces"])}
+    return Batch(graph, labels, {name: torch.tensor([True]) for name in labels}, (frame.source,))
+
+
+@functools.cache
+def unmodified_run() -> tuple[Potential, list[Outcome], Batch]:
+    return run_twenty_steps()
+
+
+def run_twenty_steps() -> tuple[Potential, list[Outcome], Batch]:
+    settings = json.loads((RUN / "input.json").read_text())
+    potential = read_checkpoint(RUN / "init.pt")
+    batch = the_batch(potential)
+    loss = LossConfig(energy=(0.2, 20.0), forces=(100.0, 60.0), virial=0.0)
+    schedule = ExponentialSchedule(stop_lr=settings["learning_rate"]["stop_lr"], decay_steps=5)
+    config = AdamW(lr=settings["learning_rate"]["start_lr"], weight_decay=settings["optimizer"]["weight_decay"], clip=5.0)
+    optimizer = build_optimizer(config, potential)
+    outcomes = []
+    for step in range(STEPS):
+        rate, share = (f(schedule, step, STEPS, config.lr) for f in (learning_rate, decay))
+        setting = StepSetting(step + 1, rate, share)
+        outcomes.append(train_step(potential, optimizer, batch, "default", loss, config, setting))
+    return potential, outcomes, batch
+
+
+def worst_relative_difference(potential: Potential) -> float:
+    reference = read_checkpoint(RUN / "after_20_steps.pt").state_dict()
+    differences = {}
+    for name, value in potential.state_dict().items():
+        expected = reference[name]
+        if expected.numel():
+            scale = expected.abs().max().item() or 1.0
+            differences[name] = (value - expected).abs().max().item() / scale
+    return max(differences.values())
+
+
+def test_twenty_steps_end_at_the_reference_weights() -> None:
+    potential, _, _ = unmodified_run()
+    assert worst_relative_difference(potential) <= 1e-7
+
+
+def test_twenty_steps_agree_to_1e12_where_prefactors_are_rounded_as_in_deepmd_kit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """deepmd-kit 3.2.0 rounds each prefactor (after the learning-rate factor) and 1/N to float32; lamella does not."""
+    exact_prefactor, exact_inverse = loss_module.prefactor, loss_module.inverse_atoms
+    monkeypatch.setattr(loss_module, "prefactor", lambda *a: float(np.float32(exact_prefactor(*a))))
+    monkeypatch.setattr(loss_module, "inverse_atoms", lambda n: exact_inverse(n).float().double())
+    potential, _, _ = run_twenty_steps()
+    assert worst_relative_difference(potential) <= 1e-12
+
+
+def test_losses_are_those_of_the_reference_learning_curve() -> None:
+    """Columns: step, sqrt(loss), energy error per atom, force RMSE, learning rate, printed with three digits."""
+    curve = np.loadtxt(RUN / "lcurve.out")
+    _, outcomes, batch = unmodified_run()
+    energy = [abs((o.prediction.energy - batch.labels["energy"]).item()) / 192 for o in outcomes]
+    forces = [(o.prediction.forces - batch.labels["forces"]).square().mean().sqrt().item() for o in outcomes]
+    ours = np.stack([np.sqrt([o.loss for o in outcomes]), energy, forces], axis=1)
+    np.testing.assert_allclose(ours, curve[:, 1:4], rtol=6e-3)
+
+
+def test_parameters_without_a_gradient_stay_untouched() -> None:
+    """Edges after the last layer and angles entering it are nobody's input: AdamW must not decay their weights."""
+    before = read_checkpoint(RUN / "init.pt").state_dict()
+    potential, _, _ = unmodified_run()
+    without = [name for name, p in potential.named_parameters() if p.grad is None]
+    assert any("edge_angle_1" in name for name in without)
+    assert all(".layers.1." in name or "angle" in name for name in without)
+    after = potential.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in without)
+    changed = [name for name, p in potential.named_parameters() if p.grad is not None]
+    assert not any(torch.equal(before[name], after[name]) for name in changed)

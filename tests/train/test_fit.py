@@ -1,0 +1,322 @@
+"""The loop: learning, stopping and going on to the same bits, refusals that lose nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ase.io import read, write
+
+import lamella.train.fit as fit_module
+from lamella.errors import DataError, RecipeError, TrainingError
+from lamella.formats.load import load
+from lamella.train.draw import TaskDraw
+from lamella.train.fit import fit
+from lamella.train.log import read_log
+from lamella.train.recipe import Recipe, dump_recipe, load_recipe
+from lamella.train.state import load_potential, pointed
+from lamella.train.step import Outcome
+from lamella.train.stop import Interrupted
+
+MakeRecipe = Callable[..., Recipe]
+
+
+def everything(run: Path) -> tuple[list[dict[str, Any]], bytes, dict[str, Any]]:
+    """What must not depend on how often a run was interrupted: its log without times, its model, its trainer's state."""
+    last = pointed(run, "last")
+    assert last is not None
+    log = [{key: value for key, value in record.items() if key != "seconds"} for record in read_log(run)]
+    state = torch.load(last / "trainer.pt", weights_only=True)
+    state["progress"].pop("seconds")
+    return log, (last / "model.safetensors").read_bytes(), state
+
+
+def assert_same(a: Any, b: Any) -> None:
+    """Equal to the last bit, also inside containers of tensors."""
+    assert type(a) is type(b)
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_same(a[key], b[key])
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_same(x, y)
+    else:
+        assert a == b
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, step: int, number: signal.Signals) -> None:
+    """Deliver a signal in the middle of a step."""
+    original = fit_module.train_step
+
+    def train_step(*args: Any) -> Outcome:
+        if args[-1].number == step:
+            signal.raise_signal(number)
+        return original(*args)
+
+    monkeypatch.setattr(fit_module, "train_step", train_step)
+
+
+def rich(files: dict[str, Path]) -> dict[str, Any]:
+    """Everything that has a state: several tasks, EMA, AdamW, warm-up, packed batches, worker processes."""
+    return {
+        "tasks": {
+            "a": {"train": str(files["molecules"]), "weight": 2.0, "loss": {"kind": "huber"}},
+            "b": {"train": [str(files["crystals"]), str(files["other"])], "valid": str(files["other"])},
+        },
+        "schedule": {"kind": "cosine", "stop_lr": 1e-4, "warmup_steps": 3},
+        "batch": {"frames": 4, "edges": 700},
+        "training": {"ema": 0.9, "keep": 2},
+    }
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_ends_with_the_bits_of_an_uninterrupted_one(
+    tmp_path: Path, files: dict[str, Path], make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    recipe = make_recipe(**rich(files))
+    fit(recipe, tmp_path / "whole")
+    for step in (3, 7):
+        with monkeypatch.context() as patched:
+            stop_after(patched, step, number)
+            with pytest.raises(Interrupted, match=rf"after step {step} of 12.*--resume") as stopped:
+                fit(recipe, tmp_path / "cut", resume=step > 3)
+        assert stopped.value.exit_code == 128 + number
+        assert (tmp_path / "cut" / "last").read_text().strip() == f"step_{step:07d}"
+    fit(load_recipe(tmp_path / "cut" / "config.yaml"), tmp_path / "cut", resume=True)
+    assert_same(everything(tmp_path / "cut"), everything(tmp_path / "whole"))
+    assert {record["task"] for record in read_log(tmp_path / "cut") if record["event"] == "train"} == {"a", "b"}
+
+
+def test_worker_processes_change_no_bit(tmp_path: Path, files: dict[str, Path], make_recipe: MakeRecipe) -> None:
+    sections = rich(files)
+    fit(make_recipe(**sections), tmp_path / "none")
+    sections["training"]["workers"] = 2
+    fit(make_recipe(**sections), tmp_path / "two")
+    ours, theirs = everything(tmp_path / "two"), everything(tmp_path / "none")
+    assert_same(ours[:2], theirs[:2])
+
+
+def start(recipe: Recipe, folder: Path) -> subprocess.Popen[bytes]:
+    """``lamella train`` as a process of its own, to be stopped from outside."""
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text(dump_recipe(recipe))
+    command = [sys.executable, "-m", "lamella", "train", str(folder / "recipe.yaml"), "--run", str(folder / "run")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
+
+
+def wait_for_step(process: subprocess.Popen[bytes], run: Path, step: int) -> None:
+    while not any(record["step"] >= step for record in read_log(run)):
+        if process.poll() is not None:
+            raise AssertionError(f"ended before step {step}: {process.communicate()[1].decode()}")
+        time.sleep(0.02)
+
+
+def test_processes_that_are_terminated_or_killed_go_on_to_the_same_bits(tmp_path: Path, make_recipe: MakeRecipe) -> None:
+    """Both runs are stopped by real signals wherever they happen to be, then resumed here."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        recipe = make_recipe(training={"steps": 400, "valid_every": 90, "save_every": 40, "ema": 0.9})
+        ends = {number: start(recipe, tmp_path / number.name) for number in (signal.SIGTERM, signal.SIGKILL)}
+        for number, process in ends.items():
+            wait_for_step(process, tmp_path / number.name / "run", 50)
+            process.send_signal(number)
+        messages = {number: process.communicate(timeout=60)[1].decode() for number, process in ends.items()}
+        assert ends[signal.SIGTERM].returncode == 143, messages
+        assert "lamella train --resume" in messages[signal.SIGTERM]
+        assert ends[signal.SIGKILL].returncode == -signal.SIGKILL, messages
+        results = []
+        for number in ends:
+            run = tmp_path / number.name / "run"
+            fit(load_recipe(run / "config.yaml"), run, resume=True)
+            results.append(everything(run))
+        fit(recipe, tmp_path / "whole")
+        for result in results:
+            assert_same(result, everything(tmp_path / "whole"))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_training_learns_and_records_what_it_did(tmp_path: Path, make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(training={"steps": 120, "valid_every": 30, "keep": 1}, optimizer={"lr": 1e-2})
+    run = fit(recipe, tmp_path / "run")
+    log = read_log(run)
+    scores = [record["score"] for record in log if record["event"] == "valid"]
+    assert [record["step"] for record in log if record["event"] == "train"] == list(range(1, 121))
+    assert scores[-1] < 0.5 * scores[0]
+    best = [record for record in log if record["event"] == "best"][-1]
+    assert best["score"] == min(scores)
+    potential = load(run)
+    assert potential.metadata["step"] == best["step"]
+    assert potential.metadata["score"] == best["score"]
+    data = potential.metadata["data"]["lj"]
+    assert (data["train"]["frames"], data["valid"]["frames"]) == (11, 1)
+    assert len({data["train"]["hash"], data["valid"]["hash"]}) == 2
+    assert potential.metadata["versions"]["torch"] == torch.__version__
+    assert Recipe.model_validate(potential.metadata["recipe"]) == recipe
+    assert load_recipe(run / "config.yaml") == recipe
+    assert potential.dtype == torch.float64
+    newest = [path.name for path in sorted(run.glob("step_*"))]
+    assert newest == sorted({best_name(best), "step_0000120"})
+
+
+def best_name(record: dict[str, Any]) -> str:
+    return f"step_{record['step']:07d}"
+
+
+def test_baseline_is_set_before_the_first_step(tmp_path: Path, make_recipe: MakeRecipe, files: dict[str, Path]) -> None:
+    given = {"H": -3.5, "C": -4.0, "O": -5.0}
+    task = {"train": str(files["molecules"]), "baseline": given}
+    run = fit(make_recipe(tasks={"lj": task}, training={"steps": 1}), tmp_path / "given")
+    potential = load_potential(run / "step_0000001")
+    assert dict(zip(potential.elements, potential.baseline[0].tolist(), strict=True)) == given
+    task = {"train": str(files["molecules"]), "valid_fraction": 0.0}
+    run = fit(make_recipe(tasks={"lj": task}, training={"steps": 1}), tmp_path / "fitted")
+    fitted = load_potential(run / "step_0000001")
+    frames = read(files["molecules"], ":")
+    counts = np.array([[atoms.symbols.formula.count().get(s, 0) for s in fitted.elements] for atoms in frames])
+    energies = np.array([atoms.get_potential_energy() for atoms in frames])
+    least_norm = np.linalg.lstsq(counts.astype(float), energies)[0]
+    np.testing.assert_allclose(fitted.baseline[0].numpy(), least_norm, rtol=1e-10)
+
+
+def test_environment_scale_comes_from_the_data_where_asked(tmp_path: Path, make_recipe: MakeRecipe) -> None:
+    model = make_recipe().model.model_dump(mode="json")
+    model["backbone"]["env_std"] = 0.0
+    run = fit(make_recipe(model=model, training={"steps": 1}), tmp_path / "run")
+    std = load_potential(run / "step_0000001").backbone.env_std
+    assert (std >= 0.01).all()
+    assert len(std.unique()) == std.numel()
+
+
+def test_a_task_of_weight_zero_changes_nothing_for_the_others(
+    tmp_path: Path, files: dict[str, Path], make_recipe: MakeRecipe
+) -> None:
+    alone = {"a": {"train": str(files["molecules"])}}
+    idle = {"idle": {"train": str(files["other"]), "weight": 0.0}}
+    fit(make_recipe(tasks=alone), tmp_path / "alone")
+    fit(make_recipe(tasks=idle | alone), tmp_path / "both")
+    losses = [[r["loss"] for r in read_log(tmp_path / name) if r["event"] == "train"] for name in ("alone", "both")]
+    assert losses[0] == losses[1]
+    one, two = (load_potential(tmp_path / name / "step_0000012") for name in ("alone", "both"))
+    assert_same(one.backbone.state_dict(), two.backbone.state_dict())
+    assert_same(one.heads[0].state_dict(), two.heads[1].state_dict())
+    validated = {r["task"] for r in read_log(tmp_path / "both") if r["event"] == "valid"}
+    assert validated == {"a", "idle"}
+
+
+def test_tasks_are_drawn_by_weight_and_more_steps_extend_the_sequence() -> None:
+    weights = {"a": 3.0, "idle": 0.0, "b": 1.0}
+    draw, longer = TaskDraw(weights, 4000, 5), TaskDraw(weights, 8000, 5)
+    names = [draw.task(step) for step in range(4000)]
+    assert names == [longer.task(step) for step in range(4000)]
+    assert set(names) == {"a", "b"}
+    assert abs(names.count("a") / 4000 - 0.75) < 0.03
+    assert draw.count("b", 1000) == names[:1000].count("b")
+    assert names != [TaskDraw(weights, 4000, 6).task(step) for step in range(4000)]
+
+
+def test_folder_in_use_is_refused(tmp_path: Path, make_recipe: MakeRecipe) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    with pytest.raises(TrainingError, match=r"not empty.*--resume"):
+        fit(make_recipe(), tmp_path / "run")
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+
+
+def test_data_that_changed_since_the_run_began_is_refused(
+    tmp_path: Path, files: dict[str, Path], make_recipe: MakeRecipe
+) -> None:
+    copy = tmp_path / "data.xyz"
+    copy.write_bytes(files["molecules"].read_bytes())
+    recipe = make_recipe(tasks={"lj": {"train": str(copy)}}, training={"steps": 4})
+    fit(recipe, tmp_path / "run")
+    frames = read(copy, ":")
+    frames[0].positions[0] += 0.1
+    write(copy, frames)
+    with pytest.raises(DataError, match=r"tasks\.lj\.(train|valid): the data changed"):
+        fit(recipe, tmp_path / "run", resume=True)
+
+
+def test_nonfinite_loss_names_step_and_frames_and_keeps_the_last_checkpoint(
+    tmp_path: Path, make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = fit_module.train_step
+
+    def train_step(potential: Any, *args: Any) -> Outcome:
+        if args[-1].number == 7:
+            with torch.no_grad():
+                potential.heads[0].net.out.weight.fill_(torch.nan)
+        return original(potential, *args)
+
+    monkeypatch.setattr(fit_module, "train_step", train_step)
+    with pytest.raises(TrainingError, match=r"step 7, task lj: the loss is nan .*in the frames .*molecules\.xyz#\d+"):
+        fit(make_recipe(), tmp_path / "run")
+    last = pointed(tmp_path / "run", "last")
+    assert last is not None
+    assert last.name == "step_0000005"
+    assert all(torch.isfinite(p).all() for p in load(last).parameters())
+
+
+def test_disk_full_while_saving_keeps_the_last_checkpoint_and_resumes(
+    tmp_path: Path, make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe()
+    fit(recipe, tmp_path / "whole")
+    original = os.fsync
+    calls = []
+
+    def fsync(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) > 12:
+            raise OSError(28, "No space left on device")
+        original(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fsync)
+        with pytest.raises(TrainingError, match=r"the disk is full.*--resume"):
+            fit(recipe, tmp_path / "run")
+    last = pointed(tmp_path / "run", "last")
+    assert last is not None
+    load(last)
+    fit(recipe, tmp_path / "run", resume=True)
+    assert_same(everything(tmp_path / "run"), everything(tmp_path / "whole"))
+
+
+def test_element_that_is_not_listed_is_refused(tmp_path: Path, make_recipe: MakeRecipe) -> None:
+    with pytest.raises(RecipeError, match=r"elements: C occurs in the data of task lj"):
+        fit(make_recipe(elements=["H", "O"]), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_without_the_labels_of_the_loss_is_refused(
+    tmp_path: Path, files: dict[str, Path], make_recipe: MakeRecipe
+) -> None:
+    task = {"train": str(files["molecules"]), "loss": {"energy": 0, "forces": 0, "virial": 1}}
+    with pytest.raises(DataError, match=r"tasks\.lj: the loss is of virial, but the training frames carry energy, forces"):
+        fit(make_recipe(tasks={"lj": task}), tmp_path / "run")
+
+
+def test_log_survives_a_line_cut_short(tmp_path: Path, make_recipe: MakeRecipe) -> None:
+    run = fit(make_recipe(training={"steps": 5}), tmp_path / "run")
+    whole = (run / "log.jsonl").read_text()
+    with (run / "log.jsonl").open("a") as file:
+        file.write('{"event": "train", "st')
+    fit(make_recipe(training={"steps": 5}), run, resume=True)
+    assert (run / "log.jsonl").read_text() == whole
+    assert all(json.loads(line) for line in whole.splitlines())

@@ -1,0 +1,167 @@
+"""Losses against loops over frames, atoms and components."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.random import Generator, default_rng
+from torch import Tensor
+
+from lamella.geometry.graph import build_graph, collate
+from lamella.train.loss import LossConfig, LossKind, frame_terms, total_loss
+from lamella.types import Batch, Frame, Prediction
+
+SIZES = (2, 5, 3)
+CARRIES = {"energy": (True, False, True), "forces": (True, True, False), "virial": (False, False, True)}
+DELTA = 0.3
+
+
+def graph_of(sizes: tuple[int, ...]) -> Batch:
+    rng = default_rng(1)
+    frames = [
+        Frame(np.ones(n, dtype=int), rng.uniform(0, 9, (n, 3)), np.zeros((3, 3)), np.zeros(3, dtype=bool)) for n in sizes
+    ]
+    return Batch(collate([build_graph(frame, [1], 3.0, 2.0) for frame in frames]), {}, {}, tuple("abcdefgh"[: len(sizes)]))
+
+
+def example(rng: Generator) -> tuple[Prediction, Batch]:
+    n, f = sum(SIZES), len(SIZES)
+    shapes = {"energy": (f,), "forces": (n, 3), "virial": (f, 3, 3)}
+    labels = {name: torch.from_numpy(rng.normal(size=shape)) for name, shape in shapes.items()}
+    graph = graph_of(SIZES).graph
+    carries = {name: torch.tensor(flags) for name, flags in CARRIES.items()}
+    values = {name: torch.from_numpy(rng.normal(size=shape)).requires_grad_() for name, shape in shapes.items()}
+    prediction = Prediction(values["energy"], torch.zeros(n), values["forces"], values["virial"])
+    return prediction, Batch(graph, labels, carries, ("a", "b", "c"))
+
+
+def by_loops(kind: LossKind, name: str, prediction: Prediction, batch: Batch) -> float:
+    def component(x: float, n: int) -> float:
+        if kind == "squared":
+            return x * x / n
+        if kind == "intensive":
+            return (x / n) ** 2
+        if kind == "mae":
+            return abs(x) / n
+        y = abs(x / n)
+        return y * y / 2 if y <= DELTA else DELTA * (y - DELTA / 2)
+
+    frames, first = [], 0
+    for index, size in enumerate(SIZES):
+        rows = slice(first, first + size) if name == "forces" else slice(index, index + 1)
+        first += size
+        if CARRIES[name][index]:
+            error = (getattr(prediction, name) - batch.labels[name])[rows].detach().numpy().reshape(-1)
+            frames.append(np.mean([component(x, 1 if name == "forces" else size) for x in error]))
+    return float(np.mean(frames))
+
+
+@pytest.mark.parametrize("kind", ["squared", "intensive", "huber", "mae"])
+def test_terms_are_averaged_within_a_frame_then_over_frames_that_carry_the_label(kind: LossKind) -> None:
+    prediction, batch = example(default_rng(2))
+    terms = frame_terms(prediction, batch, LossConfig(kind=kind, huber_delta=DELTA))
+    for name, (total, count) in terms.items():
+        assert count.item() == sum(CARRIES[name])
+        assert (total / count).item() == pytest.approx(by_loops(kind, name, prediction, batch), rel=1e-13)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.4, 0.0])
+def test_prefactors_move_from_start_to_limit_with_the_decay(share: float) -> None:
+    prediction, batch = example(default_rng(3))
+    config = LossConfig(energy=(2.0, 7.0), forces=(5.0, 1.0), virial=3.0)
+    expected = 0.0
+    for name, (start, limit) in {"energy": (2.0, 7.0), "forces": (5.0, 1.0), "virial": (3.0, 3.0)}.items():
+        expected += (limit + (start - limit) * share) * by_loops("squared", name, prediction, batch)
+    loss = total_loss(frame_terms(prediction, batch, config), config, share)
+    assert loss.dtype == torch.float64
+    assert loss.item() == pytest.approx(expected, rel=1e-13)
+
+
+def test_a_frame_without_a_label_has_no_influence_whatever_is_predicted_for_it() -> None:
+    prediction, batch = example(default_rng(4))
+    config = LossConfig()
+    loss = total_loss(frame_terms(prediction, batch, config), config, 1.0)
+    with torch.no_grad():
+        prediction.energy[1] = torch.inf
+        prediction.forces[-1] = 1e200
+    again = total_loss(frame_terms(prediction, batch, config), config, 1.0)
+    assert again.item() == loss.item()
+    again.backward()
+    assert prediction.energy.grad is not None
+    assert prediction.energy.grad[1] == 0.0
+
+
+def test_a_label_that_no_frame_carries_adds_nothing() -> None:
+    prediction, batch = example(default_rng(5))
+    without = Batch(batch.graph, batch.labels, batch.carries | {"virial": torch.tensor([False] * 3)}, batch.sources)
+    config = LossConfig(energy=0, forces=0, virial=1)
+    assert total_loss(frame_terms(prediction, without, config), config, 1.0).item() == 0.0
+
+
+def test_one_frame_size_gives_the_plain_mean_of_deepmd_kit() -> None:
+    """p_e mean(ΔE²)/N + p_f mean(ΔF²) + p_v mean(ΔW²)/N over frames of one size."""
+    rng = default_rng(6)
+    batch = graph_of((4, 4, 4))
+    shapes = {"energy": (3,), "forces": (12, 3), "virial": (3, 3, 3)}
+    delta = {name: torch.from_numpy(rng.normal(size=shape)) for name, shape in shapes.items()}
+    zero = {name: torch.zeros_like(value) for name, value in delta.items()}
+    everywhere = {name: torch.tensor([True] * 3) for name in delta}
+    prediction = Prediction(delta["energy"], None, delta["forces"], delta["virial"])
+    config = LossConfig(energy=2.0, forces=3.0, virial=5.0)
+    loss = total_loss(frame_terms(prediction, Batch(batch.graph, zero, everywhere, batch.sources), config), config, 1.0)
+    mean = {name: value.square().mean().item() for name, value in delta.items()}
+    assert loss.item() == pytest.approx(2 * mean["energy"] / 4 + 3 * mean["forces"] + 5 * mean["virial"] / 4, rel=1e-13)
+
+
+def test_gradient_is_that_of_finite_differences() -> None:
+    prediction, batch = example(default_rng(7))
+
+    def loss(energy: Tensor, forces: Tensor, virial: Tensor) -> Tensor:
+        config = LossConfig(kind="huber", huber_delta=DELTA)
+        return total_loss(frame_terms(Prediction(energy, None, forces, virial), batch, config), config, 0.5)
+
+    assert torch.autograd.gradcheck(loss, (prediction.energy, prediction.forces, prediction.virial))
+
+
+def _on_rank(rank: int, folder: str, rows: list[tuple[int, ...]]) -> None:
+    """One of two processes: the loss of its own frames, and its gradient with respect to one shared number."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    torch.save(_shared_gradient(rows[rank]), f"{folder}/rank{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def _shared_gradient(rows: tuple[int, ...]) -> Tensor:
+    """Gradient of the loss of frames ``rows`` of a fixed set; frame 0 carries no energy."""
+    scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+    batch = graph_of(tuple(2 + row for row in rows))
+    index = batch.graph.frame.index
+    frame_F = torch.tensor([1.0 + row for row in rows], dtype=torch.float64)
+    forces_N3 = frame_F[index][:, None].expand(-1, 3)
+    prediction = Prediction(scale * frame_F, None, scale * forces_N3, None)
+    labels = {"energy": torch.zeros_like(frame_F), "forces": torch.zeros_like(forces_N3)}
+    carries = {"energy": torch.tensor([row != 0 for row in rows]), "forces": torch.ones(len(rows), dtype=torch.bool)}
+    known = {name for name, flags in carries.items() if flags.any()}  # as batches are made: no label that no frame carries
+    labels, carries = ({name: table[name] for name in known} for table in (labels, carries))
+    config = LossConfig()
+    total_loss(frame_terms(prediction, Batch(batch.graph, labels, carries, batch.sources), config), config, 0.5).backward()
+    assert scale.grad is not None
+    return scale.grad
+
+
+def test_average_runs_over_the_frames_of_all_ranks(tmp_path: Path) -> None:
+    """Frames split unevenly over two processes: the ranks' gradients add up to that of all frames in one process."""
+    rows: list[tuple[int, ...]] = [(1, 2, 3, 4), (0,)]
+    context = multiprocessing.get_context("spawn")
+    ranks = [context.Process(target=_on_rank, args=(rank, str(tmp_path), rows)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(60)
+        assert process.exitcode == 0
+    summed = sum(torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
+    torch.testing.assert_close(summed, _shared_gradient(sum(rows, ())), rtol=1e-13, atol=0)
