@@ -1,7 +1,7 @@
 """Generate and label the data sets that lamella ships.
 
     pip install -r scripts/label_requirements.txt
-    python scripts/label_datasets.py                       # every set, about 50 core minutes
+    python scripts/label_datasets.py                       # every set, about 35 core minutes
     python scripts/label_datasets.py --only lif_gfn1 --out DIR --jobs 2
 
 Each set is a list of units (one trajectory or one batch of geometries) with its own seed.  A unit
@@ -59,6 +59,9 @@ WATER_BOXES = [  # volume is relative to 1 g/cm3
     {"split": "train", "temperature": 300, "volume": 1.00, "gfn1_steps": 300},
     {"split": "test", "temperature": 330, "volume": 1.00, "gfn1_steps": 200},
     {"split": "train", "temperature": 350, "volume": 0.95, "gfn1_steps": 200},
+    {"split": "train", "temperature": 450, "volume": 1.05, "gfn1_steps": 200},
+    {"split": "train", "temperature": 300, "volume": 0.98, "gfn1_steps": 200},
+    {"split": "train", "temperature": 400, "volume": 1.00, "gfn1_steps": 200},
 ]
 BOX_MOLECULES, GFN2_STEPS, GFN2_SKIP, GFN2_STRIDE = 16, 60, 8, 4
 CLUSTER_SIZES = (2, 3, 4, 5, 6, 7, 8, 16)

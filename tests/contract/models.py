@@ -139,6 +139,12 @@ class Handed(OnFrames):
         return scaled(frame, 1.0 + 1e-6 * (np.linalg.det(frame.cell) < 0))
 
 
+class CellShape(OnFrames):
+    def see(self, frame):
+        a, b, _ = np.linalg.norm(frame.cell, axis=1)
+        return scaled(frame, 1.0 + 1e-6 * np.tanh(a - b))
+
+
 class AllPeriodic(OnFrames):
     def see(self, frame):
         return replace(frame, pbc=np.full(3, frame.pbc.any()))
@@ -311,7 +317,7 @@ class HalfPrecision(Potential):
 
 
 class Forgetful(OnPredictions):
-    """Holds a number that is neither weight nor configuration."""
+    """Adds a number that is neither weight nor configuration, so that no file holds it."""
 
     def say(self, prediction, graph):
         return prediction._replace(forces=prediction.forces + 1e-13)
@@ -330,7 +336,7 @@ MUTANTS = {
     "permutation of edges": (EdgeOrder,),
     "supercell": (NearestImage, Intensive, Spread),
     "wrapping": (NoWrapping,),
-    "other cell vectors": (Handed, NearestImage),
+    "other cell vectors": (Handed, CellShape),
     "mixed periodicity": (AllPeriodic,),
     "forces": (ForcesOff,),
     "virial": (VirialSign, VirialTransposed, VirialHalved),

@@ -84,10 +84,9 @@ def test_stress_matches_the_finite_strain_of_the_engine(name):
     assert (np.sign(frame.get_stress()) == np.sign(measured)).all()
 
 
-@pytest.mark.parametrize("name", ["water_gfn2", "lif_gfn1"])
-def test_compressed_frames_push_outwards(name):
+def test_compressed_frames_push_outwards():
     """ASE's sign: a compressed cell has a more negative mean stress than an expanded one."""
-    frames = [a for a in datasets.load(name) if a.pbc.all() and "perturbed" not in a.info["config_type"]]
+    frames = datasets.load("lif_gfn1")
     volume = np.array([a.get_volume() / len(a) for a in frames])
     mean = np.array([a.get_stress()[:3].mean() for a in frames])
     assert np.corrcoef(volume, mean)[0, 1] > 0.3

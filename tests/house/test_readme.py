@@ -59,9 +59,13 @@ def test_readme_session_gives_what_it_shows(number, folder, monkeypatch):
     assert runner.failures == 0, "".join(report)
 
 
-@pytest.mark.parametrize("path", re.findall(r"^  ([\w/]+/|\w+\.\w+)", blocks("")[0] if blocks("") else "", re.MULTILINE))
-def test_tree_in_the_readme_exists(path):
-    assert (ROOT / "src/lamella" / path).exists()
+def test_tree_in_the_readme_is_the_tree():
+    package, _, project = blocks("text")[0].partition("tests/")
+    folders = set(re.findall(r"(?<=  )(\w+)/", package))
+    assert folders == {path.name for path in (ROOT / "src/lamella").iterdir() if path.is_dir()} - {"__pycache__"}
+    for name in ("scripts", "Makefile", "docs"):
+        assert name in project
+        assert (ROOT / name).exists()
 
 
 def test_commands_in_the_readme_exist():

@@ -1,7 +1,7 @@
 """DPA-3 by loops over atoms, neighbours and angles: nothing shared with the package but the weights.
 
-Written from the DPA3 paper (arXiv 2506.01686; equation numbers below) and the exact form of deepmd-kit's implementation. numpy
-vectors run over channels only. ``w`` is the dict of the model's weights (float64), ``c`` its configuration.
+Written from the DPA3 paper (arXiv 2506.01686; equation numbers below) and the exact form of deepmd-kit's implementation.
+numpy vectors run over channels only. ``w`` is the dict of the model's weights (float64), ``c`` its configuration.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def find_neighbours(positions, cell, pbc, cutoff):
         for steps in itertools.product(*(range(-m, m + 1) for m in counts))
     ]
     found = []
-    for i, here in enumerate(positions):
+    for here in positions:
         mine = []
         for j, there in enumerate(positions):
             for image in images:

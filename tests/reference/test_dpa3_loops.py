@@ -1,4 +1,4 @@
-"""The loops-only twin and the package agree: energies, atomic energies and node features to 1e-12, forces by finite differences."""
+"""The loops-only twin and the package agree: energies and node features to 1e-12, forces by finite differences."""
 
 from __future__ import annotations
 

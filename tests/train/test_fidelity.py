@@ -113,7 +113,8 @@ def test_parameters_without_a_gradient_stay_untouched() -> None:
     before = read_checkpoint(RUN / "init.pt").state_dict()
     potential, _, _ = unmodified_run()
     without = [name for name, p in potential.named_parameters() if p.grad is None]
-    assert any("edge_angle_1" in name for name in without)
+    assert "backbone.layers.1.edge_angle_1.weight" in without
+    assert "backbone.layers.0.angle_self.weight" in without
     assert all(".layers.1." in name or "angle" in name for name in without)
     after = potential.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in without)

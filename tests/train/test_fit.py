@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -83,6 +84,29 @@ def rich(files: dict[str, Path]) -> dict[str, Any]:
     }
 
 
+def test_stop_during_validation_saves_at_once_and_validates_on_resuming(
+    tmp_path: Path, files: dict[str, Path], make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe(**rich(files))
+    fit(recipe, tmp_path / "whole")
+    original = fit_module.validate
+    for call, step in ((2, 4), (6, 12)):  # the first task's second batch of frames is never looked at
+        calls = itertools.count(1)
+
+        def validate(*args: Any, calls: Any = calls, call: int = call) -> dict[str, float]:
+            if next(calls) == call:
+                signal.raise_signal(signal.SIGTERM)
+            return original(*args)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(fit_module, "validate", validate)
+            with pytest.raises(Interrupted, match=f"after step {step} of 12"):
+                fit(recipe, tmp_path / "cut", resume=step > 4)
+        assert read_log(tmp_path / "cut")[-1]["event"] == "train"
+    fit(recipe, tmp_path / "cut", resume=True)
+    assert_same(everything(tmp_path / "cut"), everything(tmp_path / "whole"))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_run_ends_with_the_bits_of_an_uninterrupted_one(
     tmp_path: Path, files: dict[str, Path], make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
@@ -131,10 +155,10 @@ def test_processes_that_are_terminated_or_killed_go_on_to_the_same_bits(tmp_path
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        recipe = make_recipe(training={"steps": 400, "valid_every": 90, "save_every": 40, "ema": 0.9})
+        recipe = make_recipe(training={"steps": 150, "valid_every": 45, "save_every": 10, "ema": 0.9})
         ends = {number: start(recipe, tmp_path / number.name) for number in (signal.SIGTERM, signal.SIGKILL)}
         for number, process in ends.items():
-            wait_for_step(process, tmp_path / number.name / "run", 50)
+            wait_for_step(process, tmp_path / number.name / "run", 25)
             process.send_signal(number)
         messages = {number: process.communicate(timeout=60)[1].decode() for number, process in ends.items()}
         assert ends[signal.SIGTERM].returncode == 143, messages

@@ -39,7 +39,7 @@ class Session:
         sum(p.square().sum() for p in self.potential.parameters()).backward()
         self.optimizer.step()
         self.average.update(self.potential, 1)
-        self.progress = Progress(step, 12.5, step, 0.25)
+        self.progress = Progress(step, 12.5, step, step, 0.25)
 
     def save(self, run: Path) -> Path:
         return save_checkpoint(run, self.potential, self.optimizer, self.average, self.progress)

@@ -92,7 +92,7 @@ def test_one_structure_instead_of_a_list_is_refused(model):
 
 
 def test_the_structure_that_cannot_be_predicted_is_named(model):
-    with pytest.raises(StructureError, match="structure 2: .*element Cu"):
+    with pytest.raises(StructureError, match=r"structure 2: .*element Cu"):
         predict(model, [dimer(), dimer(), Atoms("Cu")])
 
 

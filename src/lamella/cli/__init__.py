@@ -7,7 +7,8 @@ what they run inside their functions, so that ``lamella --help`` answers at once
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
@@ -17,7 +18,7 @@ from lamella.errors import LamellaError
 
 __all__ = ["app", "main"]
 
-_COMMANDS = {
+_COMMANDS: dict[str, Callable[..., Any]] = {
     "train": train.train,
     "eval": use.evaluate,
     "md": use.md,
@@ -30,7 +31,10 @@ _COMMANDS = {
 }
 """Command by name, in the order of ``lamella --help``."""
 
-_DATA_COMMANDS = {"lint": data.lint, "info": data.info, "convert": data.convert}
+_NEEDS_ARGUMENTS = frozenset(_COMMANDS) - {"demo", "doctor", "report", "train"}
+"""Commands that without arguments can only print their help."""
+
+_DATA_COMMANDS: dict[str, Callable[..., Any]] = {"lint": data.lint, "info": data.info, "convert": data.convert}
 """Command of ``lamella data`` by name."""
 
 
@@ -64,9 +68,6 @@ def _build() -> typer.Typer:
     root.add_typer(group, name="data")
     return root
 
-
-_NEEDS_ARGUMENTS = frozenset(_COMMANDS) - {"demo", "doctor", "report", "train"}
-"""Commands that without arguments can only print their help."""
 
 app = _build()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -52,6 +53,15 @@ def demo(
     ] = Path("run"),
 ) -> None:
     """Train a small model of water on data that comes with lamella, test it, run it, and write a report (about 6 minutes)."""
-    from lamella.use.demo import run_demo
+    from lamella.cli.terminal import progress
+    from lamella.train.stop import Interrupted
+    from lamella.use.demo import Show, run_demo
 
-    run_demo(run)
+    def line(words: str) -> None:
+        print(words, flush=True)
+
+    try:
+        run_demo(run, Show(line, progress))
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        raise typer.Exit(stopped.exit_code) from None

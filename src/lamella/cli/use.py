@@ -124,7 +124,7 @@ def md(
         json.dump(content | result.summary(), file, indent=2, ensure_ascii=False, allow_nan=False)
     _print_md(result, trajectory, summary)
     if result.stopped is not None:
-        raise LamellaError(f"{result.stopped} {len(result.samples)} frames are kept in {trajectory}.")
+        raise LamellaError(f"{result.stopped}; {len(result.samples)} frames are kept in {trajectory}.")
 
 
 def relax(

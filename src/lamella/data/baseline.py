@@ -54,7 +54,7 @@ class BaselineFit:
 
 
 def fit_baseline(frames: Iterable[Frame], elements: Sequence[str]) -> BaselineFit:
-    """Energy per element by least squares; where the data leave it open, the solution of least norm, and a message that says so.
+    """Energy per element by least squares; where the data leave it open, the solution of least norm and a message.
 
     Args:
         frames: those without an energy are passed over; constant memory.
@@ -112,7 +112,8 @@ def isolated_atom_baseline(frames: Iterable[Frame], elements: Sequence[str]) -> 
     missing = [symbol for symbol in elements if symbol not in found]
     if missing:
         raise DataError(
-            f"no isolated-atom frame for {', '.join(missing)} (a single atom without images within {_ALONE:g} Å, with an energy); "
+            f"no isolated-atom frame for {', '.join(missing)} (a single atom without images within {_ALONE:g} Å, "
+            "with an energy); "
             "add one for each, or fit the baseline by least squares."
         )
     return {symbol: found[symbol][0] for symbol in elements}
@@ -159,7 +160,7 @@ class _Squares:
 
     def _fold(self) -> None:
         if self.rows:
-            self.factor = np.linalg.qr(np.vstack([self.factor, *self.rows]), mode="r")
+            self.factor = np.asarray(np.linalg.qr(np.vstack([self.factor, *self.rows]), mode="r"))
             self.rows = []
 
 
@@ -202,7 +203,8 @@ def _undetermined(null: np.ndarray, counts: np.ndarray, elements: Sequence[str])
         parts.append(_indistinct(group, counts, elements))
     return (
         "The energies per element are not determined by the data: " + "; ".join(parts) + ". The solution of least norm is "
-        "used; add frames of other compositions or isolated atoms, or give the numbers, if energies of other compositions matter."
+        "used; add frames of other compositions or isolated atoms, or give the numbers, if energies of other "
+        "compositions matter."
     )
 
 
@@ -229,6 +231,7 @@ def _indistinct(group: Sequence[int], counts: np.ndarray, elements: Sequence[str
         return f"{' and '.join(names)} always occur in the ratio {amounts}, so only the sum over one such unit is known"
     free = len(group) - int((s > _RANK * s[0]).sum())
     return (
-        f"{', '.join(names)} cannot be told apart ({free} of {len(group)} energies open: their counts are linearly dependent "
+        f"{', '.join(names)} cannot be told apart ({free} of {len(group)} energies open: their counts are linearly "
+        "dependent "
         "over all frames)"
     )

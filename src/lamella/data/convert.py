@@ -15,7 +15,7 @@ from ase.calculators.calculator import Calculator
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from lamella.data.keys import Candidate, LabelKeys, ReadReport, choose
-from lamella.data.refusal import Contradiction, NotFinite, WrongShape
+from lamella.data.refusal import ContradictionError, NotFiniteError, WrongShapeError
 from lamella.errors import DataError
 from lamella.fields import FIELDS
 from lamella.types import Frame
@@ -24,6 +24,7 @@ __all__ = [
     "atoms_from_frame",
     "checked_frame",
     "frame_from_atoms",
+    "has_volume",
     "stress_from_virial",
     "structure_from_atoms",
     "virial_from_stress",
@@ -152,20 +153,20 @@ def checked_frame(
     if n == 0:
         raise DataError(f"{source}: the frame has no atoms; remove it.")
     if frame.positions.shape != (n, 3):
-        raise WrongShape(f"{source}: {n} atoms but positions of shape {frame.positions.shape}; repair the file.")
+        raise WrongShapeError(f"{source}: {n} atoms but positions of shape {frame.positions.shape}; repair the file.")
     if frame.numbers.min() < 1 or frame.numbers.max() > 118:
         wrong = int(np.flatnonzero((frame.numbers < 1) | (frame.numbers > 118))[0])
         raise DataError(f"{source}: atom {wrong} is of no known element; give its chemical symbol, or remove it.")
     if not (np.isfinite(frame.positions).all() and np.isfinite(frame.cell).all()):
-        raise NotFinite(f"{source}: positions or cell contain NaN or infinity; remove or repair the frame.")
+        raise NotFiniteError(f"{source}: positions or cell contain NaN or infinity; remove or repair the frame.")
     for name, value in frame.labels.items():
         shape = (n, *FIELDS[name].shape) if FIELDS[name].owner == "atom" else FIELDS[name].shape
         if value.shape != shape:
-            raise WrongShape(f"{source}: {name} has shape {value.shape}, expected {shape}; repair the file.")
+            raise WrongShapeError(f"{source}: {name} has shape {value.shape}, expected {shape}; repair the file.")
         if not np.isfinite(value).all():
             where = tuple(int(i) for i in np.argwhere(~np.isfinite(value))[0])
             place = f" at index {where}" if where else ""
-            raise NotFinite(f"{source}: the label {name} is not finite{place}; remove the label or the frame.")
+            raise NotFiniteError(f"{source}: the label {name} is not finite{place}; remove the label or the frame.")
     return frame
 
 
@@ -187,12 +188,14 @@ def _numbers(item: Candidate, name: str, shapes: tuple[tuple[int, ...], ...], so
         ) from None
     if value.shape not in shapes:
         expected = " or ".join(str(shape) for shape in shapes)
-        raise WrongShape(
+        raise WrongShapeError(
             f"{source}: {item.key!r} (read as {name}) has shape {value.shape}, expected {expected}; repair the file "
             f"or name another key (keys.{name})."
         )
     if not np.isfinite(value).all():
-        raise NotFinite(f"{source}: {item.key!r} (read as {name}) contains NaN or infinity; remove the label or the frame.")
+        raise NotFiniteError(
+            f"{source}: {item.key!r} (read as {name}) contains NaN or infinity; remove the label or the frame."
+        )
     return value
 
 
@@ -213,7 +216,7 @@ def _take_stress(
     scale = max(float(np.abs(virial).max()), float(np.abs(given).max()))
     error = float(np.abs(virial - 0.5 * (given + given.T)).max())
     if error > _RELATIVE * scale + _ABSOLUTE * abs(np.linalg.det(cell)):
-        raise Contradiction(
+        raise ContradictionError(
             f"{source}: stress and virial contradict each other ({_ratio(virial, given)}; virial must be -volume × stress, "
             "in eV); repair the frame, or name the one to trust (keys.stress or keys.virial)."
         )

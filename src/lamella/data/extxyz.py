@@ -1,7 +1,8 @@
 """Extended XYZ, one frame at a time: constant memory, and every error names the frame.
 
-ASE parses each frame; what is done here is what ASE leaves out: it stops without a word at a blank line, refuses a six-component
-``stress``, and says neither which frame is broken nor that the file ends too early. Written numbers keep every digit.
+ASE parses each frame; what is done here is what ASE leaves out: it stops without a word at a blank line, refuses a
+six-component ``stress``, and says neither which frame is broken nor that the file ends too early. Written numbers keep
+every digit.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ase.io.extxyz import key_val_str_to_dict, read_xyz
 from ase.io.formats import open_with_compression
 
 from lamella.data.convert import has_volume, stress_from_virial
-from lamella.data.refusal import Truncated
+from lamella.data.refusal import TruncatedError
 from lamella.errors import DataError
 from lamella.types import Frame
 
@@ -41,7 +42,11 @@ def iter_atoms(path: Path) -> Iterator[Atoms | DataError]:
 
 
 def write_frames(path: Path, frames: Iterable[Frame]) -> int:
-    """Write frames with every digit: ``energy``, ``forces``, ``virial`` (and ``stress`` for a cell with volume). Returns their number."""
+    """Write frames with every digit: ``energy``, ``forces``, ``virial``, and ``stress`` for a cell with volume.
+
+    Returns:
+        the number of frames.
+    """
     count = 0
     with path.open("w", encoding="utf-8") as handle:
         for frame in frames:
@@ -59,7 +64,7 @@ def _blocks(handle: IO[Any], path: Path) -> Iterator[list[str] | DataError]:
             continue
         source = f"{path}#{index}"
         if not line.strip().isdigit():
-            yield Truncated(
+            yield TruncatedError(
                 f"{source}: line {number} should be the number of atoms but is {line.strip()[:40]!r}; the frame before it "
                 "announces the wrong number of atoms, or the file is no XYZ. Repair it there."
             )
@@ -68,7 +73,7 @@ def _blocks(handle: IO[Any], path: Path) -> Iterator[list[str] | DataError]:
         body = list(islice(handle, announced + 1))
         number += len(body)
         if len(body) < announced + 1:
-            yield Truncated(
+            yield TruncatedError(
                 f"{source}: the frame announces {announced} atoms but the file ends after {max(len(body) - 1, 0)}; "
                 "it is truncated. Copy it again, or remove its last frame."
             )

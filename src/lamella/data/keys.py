@@ -1,8 +1,8 @@
 """Which key of a file carries which label: named by the user, or guessed from its spelling and reported.
 
 A key is a candidate for a label when it is the label's own name, alone or with a word that says "reference" (``REF_energy``,
-``dft_forces``, ``Energy``, ``energy_qm``). Keys with any other word (``mace_energy``, ``kinetic_energy``) are never used unless
-named, and reported. Two candidates that differ are an error: nobody but the user can know which one is meant.
+``dft_forces``, ``Energy``, ``energy_qm``). Keys with any other word (``mace_energy``, ``kinetic_energy``) are never used
+unless named, and reported. Two candidates that differ are an error: nobody but the user can know which one is meant.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from lamella.data.refusal import Ambiguous
+from lamella.data.refusal import AmbiguousError
 from lamella.errors import nearest
 
 __all__ = ["Candidate", "LabelKeys", "ReadReport", "choose"]
@@ -99,13 +99,11 @@ class ReadReport:
         self.notes.update(other.notes)
 
 
-def choose(
-    found: Sequence[Candidate], keys: LabelKeys, source: str, report: ReadReport
-) -> Mapping[Quantity, Candidate]:
+def choose(found: Sequence[Candidate], keys: LabelKeys, source: str, report: ReadReport) -> Mapping[Quantity, Candidate]:
     """The candidate for each of energy, forces, stress and virial; a quantity without one is absent.
 
     Raises:
-        Ambiguous: candidates that differ, naming them.
+        AmbiguousError: candidates that differ, naming them.
     """
     chosen: dict[Quantity, Candidate] = {}
     taken: set[str] = set()
@@ -145,7 +143,7 @@ def _agreed(pool: Sequence[Candidate], quantity: Quantity, source: str) -> Candi
     for other in pool[1:]:
         if not _equal(first.value, other.value):
             names = ", ".join(sorted({f"{item.key!r} ({item.where})" for item in pool}))
-            raise Ambiguous(
+            raise AmbiguousError(
                 f"{source}: several keys could be the {quantity} and they differ: {names}. "
                 f"Say which one is meant (keys.{quantity}), or remove the others."
             )

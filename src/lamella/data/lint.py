@@ -1,7 +1,8 @@
 """Lint: what is wrong with a data set, which frame of which file, before hours of training are spent on it.
 
 Every finding is a *problem* (something is wrong or very likely so; the command exits with 1) or a *note* (worth knowing). A
-frame that the reader refuses is reported and the others are read on. ``docs/data.md`` says what each check can and cannot see.
+frame that the reader refuses is reported and the others are read on. ``docs/data.md`` says what each check can and cannot
+see.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from ase.data import chemical_symbols
 from ase.formula import Formula
 
+from lamella.data.convert import has_volume
 from lamella.data.keys import LabelKeys, ReadReport
 from lamella.data.lint_energy import energy_outliers
 from lamella.data.lint_stress import StressSign, molecular_virial_error
@@ -40,6 +42,9 @@ _NET = 0.02
 
 _NET_FLOOR = 0.002
 """... and what it must exceed at least to be an outlier among the other frames of the file."""
+
+_RARE = 0.1
+"""A periodicity that fewer than this fraction of the frames of one composition have is a mistake rather than a choice."""
 
 _LONELY = 6.0
 _LONELY_SAMPLE = 20
@@ -95,6 +100,8 @@ class _Seen:
     compositions: list[tuple[tuple[int, int], ...]] = field(default_factory=list)
     energies: list[float] = field(default_factory=list)
     nets: list[float] = field(default_factory=list)
+    strains: list[tuple[float, float]] = field(default_factory=list)
+    boxed: list[bool] = field(default_factory=list)
     pbc: list[tuple[bool, ...]] = field(default_factory=list)
     labels: Counter[str] = field(default_factory=Counter)
     lonely: list[bool] = field(default_factory=list)
@@ -139,7 +146,11 @@ def _refused(error: LamellaError, path: str) -> Finding:
 
 def _at(source: str, kind: str, message: str, severity: Severity = "problem") -> Finding:
     file, _, frame = source.rpartition("#")
-    return Finding(file, int(frame), kind, message, severity) if file and frame.isdigit() else Finding(source, None, kind, message, severity)
+    return (
+        Finding(file, int(frame), kind, message, severity)
+        if file and frame.isdigit()
+        else Finding(source, None, kind, message, severity)
+    )
 
 
 def _frame_findings(frame: Frame, seen: _Seen, structures: dict[bytes, tuple[str, bytes]]) -> Iterator[Finding]:
@@ -149,15 +160,24 @@ def _frame_findings(frame: Frame, seen: _Seen, structures: dict[bytes, tuple[str
     seen.compositions.append(tuple(zip(numbers.tolist(), counts.tolist(), strict=True)))
     seen.energies.append(float(frame.labels["energy"]) if "energy" in frame.labels else np.nan)
     forces = frame.labels.get("forces")
-    seen.nets.append(float(np.linalg.norm(forces.sum(axis=0))) / len(frame) if forces is not None and len(frame) > 1 else np.nan)
+    seen.nets.append(
+        float(np.linalg.norm(forces.sum(axis=0))) / len(frame) if forces is not None and len(frame) > 1 else np.nan
+    )
+    virial = frame.labels.get("virial")
+    seen.strains.append((_size_of(forces, 1), _size_of(virial, len(frame))))
     seen.pbc.append(tuple(frame.pbc.tolist()))
+    seen.boxed.append(has_volume(frame.cell))
     seen.labels.update(list(frame.labels))
     seen.sign.add(frame)
     yield from _close_atoms(frame, seen)
     yield from _duplicate(frame, structures)
-    virial = frame.labels.get("virial")
     if virial is not None and np.abs(virial - virial.T).max() > 0.01 * np.abs(virial).max() + 0.01:
-        yield _at(frame.source, "asymmetric virial", f"virial and its transpose differ by {np.abs(virial - virial.T).max():.3g} eV", "note")
+        yield _at(
+            frame.source,
+            "asymmetric virial",
+            f"virial and its transpose differ by {np.abs(virial - virial.T).max():.3g} eV",
+            "note",
+        )
     wrong = molecular_virial_error(frame)
     if wrong is not None:
         yield _at(frame.source, "stress sign", wrong)
@@ -176,7 +196,8 @@ def _close_atoms(frame: Frame, seen: _Seen) -> Iterator[Finding]:
         yield _at(
             frame.source,
             "close atoms",
-            f"atoms {src[worst]} and {dst[worst]} are {distance[worst]:.3f} Å apart ({int((distance < CLOSE).sum()) // 2} pairs below {CLOSE} Å); "
+            f"atoms {src[worst]} and {dst[worst]} are {distance[worst]:.3f} Å apart "
+            f"({int((distance < CLOSE).sum()) // 2} pairs below {CLOSE} Å); "
             "check the units and the cell",
         )
     elif len(frame) > 1 and len(seen.lonely) < _LONELY_SAMPLE:
@@ -209,7 +230,12 @@ def _file_findings(name: str, seen: _Seen, report: ReadReport) -> Iterator[Findi
     for source, message in seen.sign.verdicts():
         yield Finding(name, None, "stress sign", message) if source is None else _at(source, "stress sign", message)
     if seen.lonely and all(seen.lonely):
-        yield Finding(name, None, "no neighbours", f"no atom has a neighbour within {_LONELY:g} Å; check the units (positions are in Å)")
+        yield Finding(
+            name,
+            None,
+            "no neighbours",
+            f"no atom has a neighbour within {_LONELY:g} Å; check the units (positions are in Å)",
+        )
     for label in ("energy", "forces"):
         if seen.labels[label] < n:
             missing = "no frame has" if not seen.labels[label] else f"{n - seen.labels[label]} of {n} frames lack"
@@ -217,7 +243,9 @@ def _file_findings(name: str, seen: _Seen, report: ReadReport) -> Iterator[Findi
     for label in ("energy", "forces", "virial"):
         used = sorted(key for quantity, key in report.used if quantity == label)
         if len(used) > 1:
-            yield Finding(name, None, "several keys", f"{label} is read from {' and '.join(map(repr, used))} in different frames")
+            yield Finding(
+                name, None, "several keys", f"{label} is read from {' and '.join(map(repr, used))} in different frames"
+            )
     for line in report.notes:
         yield Finding(name, None, "reader", line, "note")
 
@@ -243,7 +271,8 @@ def _energies(seen: _Seen) -> Iterator[Finding]:
     energies = np.array(seen.energies)
     # an isolated atom is off any fit to bound atoms, and rightly so
     rows = [k for k in range(len(energies)) if np.isfinite(energies[k]) and (any(seen.pbc[k]) or _size(seen, k) > 1)]
-    for row, message, problem in energy_outliers([seen.compositions[k] for k in rows], energies[rows]):
+    compositions, strains = [seen.compositions[k] for k in rows], np.array(seen.strains)[rows]
+    for row, message, problem in energy_outliers(compositions, energies[rows], strains):
         yield _at(seen.sources[rows[row]], "energy off the fit", message, "problem" if problem else "note")
 
 
@@ -255,18 +284,26 @@ def _periodicity(name: str, seen: _Seen) -> Iterator[Finding]:
             groups[seen.compositions[row]][pbc] += 1
             total[pbc] += 1
     for row, pbc in enumerate(seen.pbc):
-        group = groups[seen.compositions[row]] if _size(seen, row) > 1 else Counter({pbc: 1})
-        usual, count = group.most_common(1)[0]
-        if pbc != usual:
+        group = groups[seen.compositions[row]]
+        usual, count = group.most_common(1)[0] if group else (pbc, 0)
+        # a molecule or cluster has no cell; a frame that has one, or stands alone, has lost its periodicity
+        if _size(seen, row) > 1 and pbc != usual and (seen.boxed[row] or group[pbc] <= _RARE * group.total()):
             yield _at(
                 seen.sources[row],
                 "mixed periodicity",
-                f"pbc is {_flags(pbc)} while {count} frames of the same composition ({_formula(seen, row)}) have {_flags(usual)}; "
-                "a cell or pbc was lost, or two calculations are mixed",
+                f"pbc is {_flags(pbc)} while {count} frames of the same composition ({_formula(seen, row)}) have "
+                f"{_flags(usual)}; a cell or pbc was lost, or two calculations are mixed",
             )
     if len(total) > 1:
         counted = ", ".join(f"{_flags(pbc)}: {count}" for pbc, count in total.most_common())
-        yield Finding(name, None, "mixed periodicity", f"frames of different periodicity ({counted}); fine if intended", "note")
+        yield Finding(
+            name, None, "mixed periodicity", f"frames of different periodicity ({counted}); fine if intended", "note"
+        )
+
+
+def _size_of(label: np.ndarray | None, atoms: int) -> float:
+    """Root mean square over the components of a label, per atom; NaN where there is none."""
+    return float(np.sqrt(np.mean(label**2))) / atoms if label is not None else np.nan
 
 
 def _size(seen: _Seen, row: int) -> int:

@@ -24,17 +24,22 @@ _HEAVY = 0.05
 _ABSURD = 20.0
 """... unless they are off by this much, eV/atom: no strained crystal is."""
 
+_STRAINED = 3.0
+"""Forces or virial this many times the median of the file belong to a strained structure."""
+
 _FEWEST = 10
 
 
 def energy_outliers(
-    compositions: Sequence[tuple[tuple[int, int], ...]], energies: np.ndarray
+    compositions: Sequence[tuple[tuple[int, int], ...]], energies: np.ndarray, strains: np.ndarray
 ) -> Iterator[tuple[int, str, bool]]:
     """Frames whose energy is far from the per-element fit.
 
     Args:
         compositions: (atomic number, count) pairs of each frame.
         energies: (n,) eV.
+        strains: (n, 2), sizes of the forces and of the virial of each frame, NaN where it has none. A frame above the fit whose
+            forces or virial are far larger than usual is a strained structure, which is a note: wrong labels do not conspire.
 
     Yields:
         position in the input, message, and whether it is a problem rather than a note.
@@ -51,14 +56,27 @@ def energy_outliers(
     size = counts.sum(axis=1)
     residual = _robust_residual(counts / size[:, None], energies / size)
     far, score = _far(residual, compositions)
+    strained = _strained(strains) & (residual > 0.0)
     heavy = far.sum() > max(_HEAVY * n, 2)
-    for row in np.flatnonzero(far):
+    for row in np.flatnonzero(far).tolist():
         text = (
-            f"its energy is {residual[row]:+.3f} eV/atom off the per-element fit, {score[row]:.0f} times the typical deviation; "
+            f"its energy is {residual[row]:+.3f} eV/atom off the per-element fit, {score[row]:.0f} times the typical "
+            "deviation; "
             "check its convergence, charge and units"
         )
         absurd = bool(abs(residual[row]) > _ABSURD)
-        yield int(row), text, absurd or not heavy
+        if strained[row]:
+            text = f"{text.partition('; check')[0]}; so are its forces or virial: a strained structure"
+        yield row, text, absurd or not (heavy or strained[row])
+
+
+def _strained(strains: np.ndarray) -> np.ndarray:
+    strained = np.zeros(len(strains), dtype=bool)
+    for sizes in strains.T:
+        known = np.isfinite(sizes)
+        if known.any():
+            strained |= known & (np.nan_to_num(sizes) > _STRAINED * np.median(sizes[known]))
+    return strained
 
 
 def _robust_residual(fractions: np.ndarray, per_atom: np.ndarray) -> np.ndarray:

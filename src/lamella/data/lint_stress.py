@@ -1,16 +1,17 @@
 """Stress of the wrong sign: three tests, each of which sees what the others cannot.
 
-* *From forces.* A crude pair potential is fitted to the forces, φ'(r) = Σ_k c_k b_k(r / (R_i + R_j)) with covalent radii R, and its
-  deviatoric virial is compared with the labelled one. The isotropic part is left out: terms that depend on the volume alone, as
-  in metals, leave no trace in the forces. Where the fit explains the forces at all, the cosine between the two is positive for
-  the right sign (``docs/data.md`` has figures).
-* *From energies.* Frames that are the same crystal under strain (same fractional coordinates) obey ΔE = -W:ε; works where all
-  forces vanish by symmetry, where the first test is blind.
+* *From forces.* A crude pair potential is fitted to the forces, φ'(r) = Σ_k c_k b_k(r / (R_i + R_j)) with covalent radii R,
+  and its deviatoric virial is compared with the labelled one. The isotropic part is left out: terms that depend on the
+  volume alone, as in metals, leave no trace in the forces. Where the fit explains the forces at all, the cosine between the
+  two is positive for the right sign (``docs/data.md`` has figures).
+* *From energies.* Frames that are the same crystal under strain (same fractional coordinates) obey ΔE = -W:ε; works where
+  all forces vanish by symmetry, where the first test is blind.
 * *Molecules.* Without periodic images W = Σ r_i ⊗ F_i exactly.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -87,22 +88,33 @@ class StressSign:
         cosine, single = _from_forces(samples)
         strain, pairs = _from_strain(self._crystals)
         if cosine is not None and cosine < -_DECIDED:
-            yield None, (
-                f"the virial has the wrong sign: over {len(samples)} frames its cosine with what the forces imply is "
-                f"{cosine:.2f}. Inside lamella virial = -volume × stress; flip the sign of the stress or virial"
+            yield (
+                None,
+                (
+                    f"the virial has the wrong sign: over {len(samples)} frames its cosine with what the forces imply is "
+                    f"{cosine:.2f}. Inside lamella virial = -volume × stress; flip the sign of the stress or virial"
+                ),
             )
         elif strain is not None and strain < -_DECIDED:
-            yield None, (
-                f"the virial has the wrong sign: over {pairs} pairs of strained crystals its cosine with the change of the energy "
-                f"is {strain:.2f} (ΔE = -W:ε). Inside lamella virial = -volume × stress; flip the sign of the stress or virial"
+            yield (
+                None,
+                (
+                    f"the virial has the wrong sign: over {pairs} pairs of strained crystals its cosine with the "
+                    "change of the energy "
+                    f"is {strain:.2f} (ΔE = -W:ε). Inside lamella virial = -volume × stress; flip the sign of the "
+                    "stress or virial"
+                ),
             )
         elif cosine is not None and cosine > _SURE:
             for source, value in single:
-                yield source, f"its virial points against what its forces imply (cosine {value:.2f}) while the other frames agree"
+                yield (
+                    source,
+                    f"its virial points against what its forces imply (cosine {value:.2f}) while the other frames agree",
+                )
 
 
 def molecular_virial_error(frame: Frame) -> str | None:
-    """For a frame without periodicity: how its virial differs from Σ r_i ⊗ F_i, or ``None`` where it agrees or cannot tell."""
+    """How the virial of a frame without periodicity differs from Σ r_i ⊗ F_i; ``None`` where it agrees or cannot tell."""
     if frame.pbc.any() or not {"forces", "virial"} <= set(frame.labels):
         return None
     exact = (frame.positions - frame.positions.mean(axis=0)).T @ frame.labels["forces"]
@@ -188,30 +200,29 @@ def _from_strain(crystals: dict[tuple[int, ...], list[Frame]]) -> tuple[float | 
     implied: list[float] = []
     for frames in crystals.values():
         ordered = sorted(frames, key=lambda frame: abs(np.linalg.det(frame.cell)))
-        for a, b in zip(ordered, ordered[1:], strict=False):
+        for a, b in itertools.pairwise(ordered):
             strain = _strain(a, b)
             if strain is None:
                 continue
-            mean = 0.5 * (a.labels["virial"] + b.labels["virial"])
+            stretch, turn = strain
+            # the second virial in the axes of the first
+            mean = 0.5 * (a.labels["virial"] + turn @ b.labels["virial"] @ turn.T)
             change.append(float(b.labels["energy"] - a.labels["energy"]) / len(a))
-            implied.append(-float((0.5 * (mean + mean.T) * strain).sum()) / len(a))
+            implied.append(-float((0.5 * (mean + mean.T) * stretch).sum()) / len(a))
     size = float(np.linalg.norm(change) * np.linalg.norm(implied)) if change else 0.0
     if len(change) < _FEWEST or size == 0.0:
         return None, len(change)
     return float(np.dot(change, implied)) / size, len(change)
 
 
-def _strain(a: Frame, b: Frame) -> np.ndarray | None:
-    """Symmetric strain that takes a to b, or ``None`` where they are not the same crystal or the strain is not small."""
+def _strain(a: Frame, b: Frame) -> tuple[np.ndarray, np.ndarray] | None:
+    """Strain ε and rotation R with cell_b = cell_a (1 + ε) R; ``None`` where it is not one crystal under a small strain."""
     inverse = np.linalg.inv(a.cell)
     shift = a.positions @ inverse - b.positions @ np.linalg.inv(b.cell)
     shift -= shift[0]
     if np.abs(shift - np.round(shift)).max() > 1e-3:
         return None
-    deform = inverse @ b.cell
-    strain = 0.5 * (deform + deform.T) - np.eye(3)
-    largest = float(np.abs(strain).max())
-    # antisymmetric part: a rotated cell, whose virial is in other axes
-    if not 1e-4 < largest < 0.1 or np.abs(deform - deform.T).max() > 0.2 * largest + 1e-6:
+    left, stretch, right = np.linalg.svd(inverse @ b.cell)
+    if not 1e-4 < np.abs(stretch - 1.0).max() < 0.1:
         return None
-    return strain
+    return left @ np.diag(stretch - 1.0) @ left.T, left @ right

@@ -46,7 +46,8 @@ def iter_output(path: str, format: str, report: ReadReport) -> Iterator[Frame | 
         except Exception as error:  # a parser of foreign text may fail in any way
             reason = f"{type(error).__name__}: {error}".replace("\n", " ")
             raise DataError(
-                f"{path}: dpdata cannot read it as {format} ({reason[:160]}); check that the file is complete and of this format."
+                f"{path}: dpdata cannot read it as {format} ({reason[:160]}); check that the file is complete and of "
+                "this format."
             ) from None
     for warning in caught:
         if issubclass(warning.category, UserWarning):
@@ -67,7 +68,9 @@ def _frame(data: dict[str, np.ndarray], row: int, source: str, report: ReadRepor
     symbols = [data["atom_names"][index] for index in data["atom_types"]]
     unknown = [symbol for symbol in symbols if symbol not in atomic_numbers]
     if unknown:
-        return DataError(f"{source}: dpdata names an atom {unknown[0]!r}, which is no chemical symbol; the output lacks the elements.")
+        return DataError(
+            f"{source}: dpdata names an atom {unknown[0]!r}, which is no chemical symbol; the output lacks the elements."
+        )
     labels = {name: np.asarray(data[key][row]) for key, name in _LABELS.items() if key in data}
     for name in labels:
         report.used[name, name] += 1

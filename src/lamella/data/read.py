@@ -1,7 +1,7 @@
 """One door for every file: frames from extended XYZ, whatever ASE reads, deepmd data, QM outputs or a store.
 
-A path may begin with the name of a format: ``vasp/outcar:run/OUTCAR`` (dpdata's names contain a slash), ``espresso-out:pw.out``
-(ASE's do not). Without one it is told from the name and the content.
+A path may begin with the name of a format: ``vasp/outcar:run/OUTCAR`` (dpdata's names contain a slash),
+``espresso-out:pw.out`` (ASE's do not). Without one it is told from the name and the content.
 """
 
 from __future__ import annotations

@@ -4,35 +4,35 @@ from __future__ import annotations
 
 from lamella.errors import DataError
 
-__all__ = ["Ambiguous", "Contradiction", "NotFinite", "Truncated", "WrongShape", "kind_of"]
+__all__ = ["AmbiguousError", "ContradictionError", "NotFiniteError", "TruncatedError", "WrongShapeError", "kind_of"]
 
 
-class NotFinite(DataError):
+class NotFiniteError(DataError):
     """A number is NaN or infinite."""
 
 
-class WrongShape(DataError):
+class WrongShapeError(DataError):
     """An array does not have the shape its name promises."""
 
 
-class Contradiction(DataError):
+class ContradictionError(DataError):
     """Stress and virial of one frame disagree."""
 
 
-class Ambiguous(DataError):
+class AmbiguousError(DataError):
     """Several keys could be one label."""
 
 
-class Truncated(DataError):
+class TruncatedError(DataError):
     """The file ends too early, or a frame announces the wrong number of atoms."""
 
 
 _KINDS: dict[type[Exception], str] = {
-    NotFinite: "not finite",
-    WrongShape: "wrong shape",
-    Contradiction: "stress against virial",
-    Ambiguous: "ambiguous keys",
-    Truncated: "truncated",
+    NotFiniteError: "not finite",
+    WrongShapeError: "wrong shape",
+    ContradictionError: "stress against virial",
+    AmbiguousError: "ambiguous keys",
+    TruncatedError: "truncated",
 }
 
 

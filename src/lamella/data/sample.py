@@ -79,7 +79,7 @@ class Sampler:
         """Plan the batches.
 
         Args:
-            costs: (n, 2) edges and angles, see :func:`frame_costs`; the number of frames is enough where only frames are bounded.
+            costs: (n, 2) edges and angles, see :func:`frame_costs`; the number of frames where only frames are bounded.
             spec: bounds.
             seed: of all shuffles.
             name: names a frame in messages, e.g. ``lambda i: frames[i].source``.
@@ -90,7 +90,9 @@ class Sampler:
         """
         bounds = [bound for bound in (spec.edges, spec.angles) if bound is not None]
         if isinstance(costs, int) and bounds:
-            raise RecipeError("a batch bounded by edges or angles needs the cost of each frame; count them first (frame_costs).")
+            raise RecipeError(
+                "a batch bounded by edges or angles needs the cost of each frame; count them first (frame_costs)."
+            )
         counts = np.zeros((costs, 2), dtype=np.int64) if isinstance(costs, int) else np.asarray(costs, dtype=np.int64)
         if len(counts) == 0:
             raise DataError("there are no frames to draw batches from; give a file that holds some.")

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from lamella.data import extxyz
 from lamella.data.digest import combine, frame_digest
 from lamella.data.keys import LabelKeys, ReadReport
 from lamella.data.read import iter_frames, log_report
-from lamella.data.store import Store, is_store
+from lamella.data.store import Store, is_store, write_store
 from lamella.errors import DataError
 from lamella.types import Frame
 
-__all__ = ["Chain", "FrameList", "Frames", "Selection", "open_frames", "split_fraction"]
-
-_LOG = logging.getLogger(__name__)
+__all__ = ["Chain", "FrameList", "Frames", "Selection", "open_frames", "split_fraction", "write_frames"]
 
 
 class Frames(Protocol):
@@ -169,6 +168,33 @@ def split_fraction(frames: Frames, fraction: float, seed: int) -> tuple[Frames, 
     held = min(max(round(n * fraction), 1), n - 1)
     order = np.random.default_rng(seed).permutation(n)
     return Selection(frames, np.sort(order[held:])), Selection(frames, np.sort(order[:held]))
+
+
+def write_frames(
+    paths: Sequence[str | os.PathLike[str]], target: Path, keys: LabelKeys | None = None, report: ReadReport | None = None
+) -> int:
+    """Write the frames of some files as one: extended XYZ where ``target`` ends so, else a store. Returns their number.
+
+    Constant memory; ``target`` appears only when it is complete.
+
+    Raises:
+        DataError: a frame that cannot be used, or a target that cannot be written; nothing is left behind then.
+    """
+    own = ReadReport() if report is None else report
+    frames = (frame for path in paths for frame in iter_frames(path, keys, report=own))
+    if target.suffix not in (".extxyz", ".xyz"):
+        return len(write_store(target, frames))
+    scratch = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    try:
+        count = extxyz.write_frames(scratch, frames)
+        os.replace(scratch, target)
+    except OSError as error:
+        raise DataError(
+            f"{target} cannot be written ({error.strerror or error}); free some space or choose another place."
+        ) from error
+    finally:
+        scratch.unlink(missing_ok=True)
+    return count
 
 
 def _check_named(keys: LabelKeys, report: ReadReport, paths: Sequence[object]) -> None:

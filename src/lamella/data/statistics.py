@@ -9,12 +9,13 @@ import torch
 from ase.data import atomic_numbers
 
 from lamella.errors import DataError
+from lamella.fields import FIELDS
 from lamella.geometry.graph import species_index
 from lamella.geometry.neighbors import neighbor_edges
 from lamella.geometry.switch import polynomial_switch
 from lamella.types import Frame
 
-__all__ = ["environment_std", "label_std"]
+__all__ = ["LabelMoments", "environment_std", "label_std"]
 
 _SMALLEST = 1e-2
 _ABSENT = 0.1
@@ -25,8 +26,8 @@ def environment_std(
 ) -> np.ndarray:
     """Standard deviation of the environment matrix by element of the centre, (n_species, 2): radial w/r, angular w r_α/r².
 
-    Over all centres and ``slots`` neighbour slots each, an empty slot counting as zero; with the polynomial switch, whichever
-    the model uses; at least 0.01; 0.1 for an element that does not occur. Source: deepmd-kit's input statistics.
+    Over all centres and ``slots`` neighbour slots each, an empty slot counting as zero; with the polynomial switch,
+    whichever the model uses; at least 0.01; 0.1 for an element that does not occur. Source: deepmd-kit's input statistics.
 
     Args:
         frames: a sample of the data.
@@ -54,6 +55,24 @@ def environment_std(
     return np.where(centres[:, None] > 0, np.maximum(std, _SMALLEST), _ABSENT)
 
 
+class LabelMoments:
+    """Running mean and spread of every label, free of cancellation (Chan's update)."""
+
+    def __init__(self) -> None:
+        self._moments: dict[str, np.ndarray] = {}
+
+    def add(self, frame: Frame) -> None:
+        """Take in the labels of one frame: energy and virial per atom."""
+        for name, value in frame.labels.items():
+            scaled = np.ravel(value) / (len(frame) if FIELDS[name].owner == "frame" else 1)
+            chunk = np.array([scaled.size, scaled.mean(), ((scaled - scaled.mean()) ** 2).sum()])
+            self._moments[name] = _merged(self._moments[name], chunk) if name in self._moments else chunk
+
+    def std(self) -> dict[str, float]:
+        """Standard deviation by label."""
+        return {name: float(np.sqrt(square / count)) for name, (count, _, square) in self._moments.items()}
+
+
 def label_std(frames: Iterable[Frame]) -> dict[str, float]:
     """Standard deviation of each label that occurs: what a model that predicts the mean would be wrong by.
 
@@ -63,15 +82,13 @@ def label_std(frames: Iterable[Frame]) -> dict[str, float]:
     Raises:
         DataError: no frame carries any label.
     """
-    moments: dict[str, np.ndarray] = {}
+    moments = LabelMoments()
     for frame in frames:
-        for name, value in frame.labels.items():
-            scaled = np.ravel(value) / (len(frame) if name in ("energy", "virial") else 1)
-            chunk = np.array([scaled.size, scaled.mean(), ((scaled - scaled.mean()) ** 2).sum()])
-            moments[name] = _merged(moments[name], chunk) if name in moments else chunk
-    if not moments:
+        moments.add(frame)
+    std = moments.std()
+    if not std:
         raise DataError("no frame carries a label; name the label keys of the file.")
-    return {name: float(np.sqrt(square / count)) for name, (count, _, square) in moments.items()}
+    return std
 
 
 def _merged(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -81,7 +81,8 @@ def write_store(path: str | os.PathLike[str], frames: Iterable[Frame]) -> Store:
         os.replace(scratch, target)
     except OSError as error:
         raise DataError(
-            f"{target} cannot be written ({error.strerror or error}); free some space or choose another place. Nothing was created."
+            f"{target} cannot be written ({error.strerror or error}); free some space or choose another place. "
+            "Nothing was created."
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -224,7 +225,11 @@ class _Writer:
 
     def finish(self) -> None:
         """Flush everything to the disk, then write the index."""
-        shapes = {"offset": (self.frames + 1,), "source_offset": (self.frames + 1,), "source": (self._source_end,)}
+        shapes: dict[str, tuple[int, ...]] = {
+            "offset": (self.frames + 1,),
+            "source_offset": (self.frames + 1,),
+            "source": (self._source_end,),
+        }
         kinds = {"offset": "<i8", "source_offset": "<i8", "source": "u1"}
         self._expand_carries()
         shapes["carries"], kinds["carries"] = (self.frames, len(self.labels)), "?"
@@ -304,4 +309,6 @@ def _checksum(index: dict[str, Any]) -> str:
 
 
 def _damaged(path: Path, what: str) -> str:
-    return f"{path}: the store is damaged or cut short ({what}); copy it again, or write it again with 'lamella data convert'."
+    return (
+        f"{path}: the store is damaged or cut short ({what}); copy it again, or write it again with 'lamella data convert'."
+    )

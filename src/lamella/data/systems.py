@@ -1,7 +1,8 @@
 """deepmd-kit's data: ``npy`` and ``npy/mixed`` folders, and the same tree inside an HDF5 file (``file.hdf5#/path``).
 
-A system holds ``type.raw``, ``type_map.raw``, perhaps ``nopbc``, and sets ``set.*`` with ``coord``, ``box``, ``energy``, ``force``,
-``virial`` (eV, Å; virial = -volume × stress, as inside lamella). Source: deepmd-kit's documentation of its data format.
+A system holds ``type.raw``, ``type_map.raw``, perhaps ``nopbc``, and sets ``set.*`` with ``coord``, ``box``, ``energy``,
+``force``, ``virial`` (eV, Å; virial = -volume × stress, as inside lamella). Source: deepmd-kit's documentation of its data
+format.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ase.data import atomic_numbers
 
 from lamella.data.convert import checked_frame
 from lamella.data.keys import ReadReport
-from lamella.data.refusal import Truncated, WrongShape
+from lamella.data.refusal import TruncatedError, WrongShapeError
 from lamella.errors import DataError, nearest
 from lamella.types import Frame
 
@@ -62,8 +63,9 @@ class _Folder:
         try:
             return np.load(self.path / name, mmap_mode="r", allow_pickle=False)
         except (ValueError, EOFError, OSError) as error:
-            raise Truncated(
-                f"{self.name}/{name} cannot be read ({str(error)[:120]}): it is empty, cut short or no NumPy array; copy it again."
+            raise TruncatedError(
+                f"{self.name}/{name} cannot be read ({str(error)[:120]}): it is empty, cut short or no NumPy array; "
+                "copy it again."
             ) from None
 
     def words(self, name: str) -> list[str]:
@@ -85,7 +87,9 @@ class _Group:
         try:
             return np.asarray(self.group[name])
         except (OSError, KeyError, TypeError) as error:
-            raise DataError(f"{self.name}/{name} cannot be read ({str(error)[:120]}); the file is damaged, copy it again.") from None
+            raise DataError(
+                f"{self.name}/{name} cannot be read ({str(error)[:120]}); the file is damaged, copy it again."
+            ) from None
 
     def words(self, name: str) -> list[str]:
         values = np.ravel(self.array(name))
@@ -114,7 +118,9 @@ def iter_hdf5(path: str, report: ReadReport) -> Iterator[Frame | DataError]:
     with _opened(file) as root:
         if group not in root or not isinstance(root[group], h5py.Group):
             known = sorted(_groups(root, ""))
-            raise DataError(f"{file} has no group {group!r}{nearest(group, known)}; it has {', '.join(known[:8]) or 'none'}.")
+            raise DataError(
+                f"{file} has no group {group!r}{nearest(group, known)}; it has {', '.join(known[:8]) or 'none'}."
+            )
         systems = sorted(_groups(root[group], ""))
         if not systems:
             raise DataError(f"{path}: no deepmd system (a group with type.raw) in this file; name another file or group.")
@@ -128,7 +134,9 @@ def _opened(file: str) -> Iterator[Any]:
     try:
         handle = h5py.File(file, "r")
     except OSError as error:
-        raise DataError(f"{file} cannot be opened as HDF5 ({str(error)[:120]}); it is damaged or of another format.") from None
+        raise DataError(
+            f"{file} cannot be opened as HDF5 ({str(error)[:120]}); it is damaged or of another format."
+        ) from None
     with handle:
         yield handle
 
@@ -167,7 +175,7 @@ def _elements(system: _Node, names: list[str]) -> np.ndarray:
             "write one with the chemical symbols, one a line, in the order of the types."
         )
     symbols = system.words("type_map.raw")
-    unknown = [symbol for symbol in symbols if not 1 <= atomic_numbers.get(symbol, 0)]
+    unknown = [symbol for symbol in symbols if not atomic_numbers.get(symbol, 0) >= 1]
     if unknown:
         raise DataError(
             f"{system.name}/type_map.raw: {unknown[0]!r} is no chemical symbol{nearest(unknown[0], atomic_numbers)}; "
@@ -203,16 +211,19 @@ def _read_set(part: _Node, n_atoms: int, open_boundaries: bool, report: ReadRepo
         array = part.array(present[name])
         frames = len(array) if array.ndim else 0
         if frames == 0 or array.size != frames * width:
-            raise WrongShape(
-                f"{part.name}/{present[name]} has shape {array.shape}, expected (frames, {width}) for {n_atoms} atoms; repair the set."
+            raise WrongShapeError(
+                f"{part.name}/{present[name]} has shape {array.shape}, expected (frames, {width}) for {n_atoms} "
+                "atoms; repair the set."
             )
         arrays[target] = array.reshape((frames, n_atoms, per_atom) if per_atom > 1 else (frames, width))
     counts = {target: len(array) for target, array in arrays.items()}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{target} {count}" for target, count in counts.items())
-        raise Truncated(f"{part.name}: the arrays have different numbers of frames ({listed}); the set is cut short, copy it again.")
+        raise TruncatedError(
+            f"{part.name}: the arrays have different numbers of frames ({listed}); the set is cut short, copy it again."
+        )
     n = counts["positions"]
-    for name, (target, _, _) in _SHAPES.items():
+    for target, _, _ in _SHAPES.values():
         if target in arrays and target not in ("positions", "cell"):
             report.used[target, target] += n
     for name in sorted(set(present) - _BOOKKEEPING):
@@ -225,7 +236,7 @@ def _real_types(part: _Node, shape: tuple[int, ...]) -> np.ndarray | None:
         return None
     types = part.array("real_atom_types.npy")
     if types.shape != shape:
-        raise WrongShape(f"{part.name}/real_atom_types.npy has shape {types.shape}, expected {shape}; repair the set.")
+        raise WrongShapeError(f"{part.name}/real_atom_types.npy has shape {types.shape}, expected {shape}; repair the set.")
     return types
 
 
@@ -248,6 +259,8 @@ def _frame(
     periodic = "cell" in arrays
     cell = arrays["cell"][row] if periodic else np.zeros(9)
     try:
-        return checked_frame(elements[types[real]], arrays["positions"][row][real], cell, np.full(3, periodic), labels, source)
+        return checked_frame(
+            elements[types[real]], arrays["positions"][row][real], cell, np.full(3, periodic), labels, source
+        )
     except DataError as error:
         return error

@@ -1,8 +1,9 @@
 """The same task over many items in worker processes, results in order: what neighbour lists and batches are made with.
 
-PyTorch's DataLoader carries it: tensors come back through shared memory, workers leave when the parent dies (also by SIGKILL)
-and on Ctrl-C. On Linux workers are forked, so that frames in memory are shared and scripts need no ``__main__`` guard; they
-use one thread and never touch a GPU. A task that raises an error of lamella's is reported as that error, not as a traceback.
+PyTorch's DataLoader carries it: tensors come back through shared memory, workers leave when the parent dies (also by
+SIGKILL) and on Ctrl-C. On Linux workers are forked, so that frames in memory are shared and scripts need no ``__main__``
+guard; they use one thread and never touch a GPU. A task that raises an error of lamella's is reported as that error, not as
+a traceback.
 """
 
 from __future__ import annotations

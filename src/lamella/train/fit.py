@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Generator, Iterator, Mapping
@@ -58,9 +59,14 @@ def fit(recipe: Recipe, run: str | Path, resume: bool = False) -> Path:
             f"{folder} is not empty: go on with `lamella train --resume {folder}`, or choose another folder with --run."
         )
     device = as_device(("cuda" if torch.cuda.is_available() else "cpu") if recipe.device == "auto" else recipe.device)
-    with _deterministic(device):
+    last = pointed(folder, "last") if resume else None
+    display = make_display(recipe.training.steps)
+    with torch.random.fork_rng(), _deterministic(device):
+        torch.manual_seed(recipe.seed)
+        display.line(
+            "reading   " + ", ".join(path for task in recipe.tasks.values() for path in (*task.train, *(task.valid or ())))
+        )
         data = open_tasks(recipe)
-        last = pointed(folder, "last") if resume else None
         potential = _restore(last, data) if last else build_potential(recipe, data)
         trainer = _Trainer(recipe, folder, data, potential.to(device))
         if last is not None:
@@ -68,7 +74,7 @@ def fit(recipe: Recipe, run: str | Path, resume: bool = False) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / CONFIG).exists():
             write_file(folder / CONFIG, dump_recipe(recipe))
-        trainer.train()
+        trainer.train(display)
     return folder
 
 
@@ -99,25 +105,27 @@ class _Trainer:
         if (self.run / f"step_{self.progress.best_step:07d}").is_dir():
             point(self.run, "best", self.progress.best_step)
 
-    def train(self) -> None:
+    def train(self, display: Display) -> None:
         """Make the remaining steps."""
         settings, first = self.recipe.training, self.progress.step
         with (
             listen() as stop,
             RunLog(self.run, first, settings.tensorboard) as log,
-            make_display(settings.steps, first) as display,
+            display,
             self._batches(first) as stream,
         ):
             for line in plan_lines(self.recipe, self.data, self.potential, self._samplers):
                 display.line(line)
+            self._clock(restart=True)
             if first:
                 display.line(f"resuming after step {first} of {settings.steps}")
-            self._clock(restart=True)
+                if self._validation_due() and self.progress.validated < first:  # the stop cut it short
+                    self._after_step(log, display, stop)
             for step in range(first, settings.steps):
                 task = self._draw.task(step)
                 self._one_step(task, next(stream[task]), log, display)
                 self._after_step(log, display, stop)
-        display.line(f"done: {self.run}")
+            display.line(f"done: {self.run}")
 
     def _one_step(self, task: str, batch: Batch, log: RunLog, display: Display) -> None:
         recipe, step = self.recipe, self.progress.step
@@ -154,44 +162,58 @@ class _Trainer:
     def _after_step(self, log: RunLog, display: Display, stop: StopRequest) -> None:
         """Validate and save where it is time; stop where asked to."""
         settings, step = self.recipe.training, self.progress.step
-        final = step == settings.steps
-        better = (step % settings.valid_every == 0 or final) and self._validate(log, display)
-        if better or final or step % settings.save_every == 0 or stop.signal is not None:
+        better = self._validation_due() and self._validate(log, display, stop)
+        complete = step == settings.steps and self.progress.validated == step
+        if better or complete or step % settings.save_every == 0 or stop.signal is not None:
             self._save(log)
-        if stop.signal is not None and not final:
+        if stop.signal is not None and not complete:
             raise Interrupted(
                 f"stopped by {stop.name} after step {step} of {settings.steps}; "
                 f"go on with `lamella train --resume {self.run}`.",
                 128 + stop.signal,
             )
 
-    def _validate(self, log: RunLog, display: Display) -> bool:
-        """Judge the (averaged) weights on every task; whether they are the best so far."""
-        total = weights = 0.0
+    def _validation_due(self) -> bool:
+        settings, step = self.recipe.training, self.progress.step
+        return step % settings.valid_every == 0 or step == settings.steps
+
+    def _validate(self, log: RunLog, display: Display, stop: StopRequest) -> bool:
+        """Judge the (averaged) weights on every task; whether they are the best so far.
+
+        A stop cuts it short, with no trace: it is made anew on resuming.
+        """
+        records: list[dict[str, Any]] = []
         with self.average.applied(self.potential) if self.average is not None else nullcontext():
             for name, task in self.data.items():
-                if task.valid is None:
-                    continue
-                result = validate(self.potential, name, self._validation_batches(name, task.valid), task.config.loss)
-                record = {"event": "valid", "step": self.progress.step, "task": name, "seconds": self._clock(), **result}
-                log.write(record)
-                display.record(record)
-                total += task.config.weight * result["score"]
-                weights += task.config.weight
-        if weights == 0.0 or not total / weights < self.progress.best_score:
+                if task.valid is not None:
+                    stream = self._validation_batches(name, task.valid, stop)
+                    result = validate(self.potential, name, stream, task.config.loss)
+                    records.append({"event": "valid", "step": self.progress.step, "task": name, **result})
+        if stop.signal is not None:
             return False
-        self.progress.best_step, self.progress.best_score = self.progress.step, total / weights
-        best = {"event": "best", "step": self.progress.step, "score": self.progress.best_score}
+        self.progress.validated = self.progress.step
+        for record in records:
+            log.write(record | {"seconds": self._clock()})
+            display.record(record | {"seconds": self._clock()})
+        shares = {name: task.config.weight for name, task in self.data.items() if task.valid is not None}
+        if not any(shares.values()):
+            return False
+        score = sum(shares[record["task"]] * record["score"] for record in records) / sum(shares.values())
+        if not score < self.progress.best_score:
+            return False
+        self.progress.best_step, self.progress.best_score = self.progress.step, score
+        best = {"event": "best", "step": self.progress.step, "score": score}
         log.write(best)
         display.record(best)
         return True
 
-    def _validation_batches(self, name: str, frames: Frames) -> Iterator[Batch]:
-        """Every validation frame of a task once."""
+    def _validation_batches(self, name: str, frames: Frames, stop: StopRequest) -> Iterator[Batch]:
+        """Every validation frame of a task once, as long as nobody asks to stop."""
         potential, sampler = self.potential, self._valid_samplers[name]
         span = (0, len(sampler.batches(0)))
         workers = self.recipe.training.workers
-        return batches(frames, sampler, potential.numbers, potential.cutoff, potential.angle_cutoff, *span, workers)
+        stream = batches(frames, sampler, potential.numbers, potential.cutoff, potential.angle_cutoff, *span, workers)
+        return itertools.takewhile(lambda _: stop.signal is None, stream)
 
     def _save(self, log: RunLog) -> None:
         """A checkpoint of this step, then the pointers to it, then old ones go."""

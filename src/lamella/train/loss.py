@@ -95,7 +95,7 @@ def frame_terms(prediction: Prediction, batch: Batch, config: LossConfig) -> dic
 
 
 def frames_over_ranks(terms: Mapping[str, Term]) -> dict[str, Tensor]:
-    """Frames that carry each label, over all ranks: so divided, the ranks' gradients add up to that of the mean over all frames.
+    """Frames of all ranks that carry each label: so divided, gradients of ranks add up to that of the mean over all frames.
 
     Every rank must call it: labels that its own batch does not know of count as carried by none.
     """

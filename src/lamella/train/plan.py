@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ase.data import chemical_symbols
+
 from lamella.data.load import make_batch
 from lamella.data.sample import Sampler
 from lamella.fields import LABELS
@@ -34,6 +36,9 @@ def plan_lines(
             f"task      {name}: {len(task.train)} training frames ({task.survey.atoms:,} atoms; {carried}), {held}, "
             f"drawn {task.config.weight / total:.0%} of the steps"
         )
+        strangers = [chemical_symbols[z] for z in sorted(task.numbers - {*task.survey.numbers})]
+        if strangers:
+            lines.append(f"          {', '.join(strangers)} occurs in validation only: its energies are not learned")
         frames = [task.train[int(index)] for index in samplers[name].batch(0)]
         graph = make_batch(frames, potential.numbers, potential.cutoff, potential.angle_cutoff).graph
         lines.append(

@@ -67,12 +67,19 @@ class TaskData:
         train: frames to train on.
         valid: frames to validate on; None for none.
         survey: of the training frames.
+        held_out: of the validation frames.
     """
 
     config: TaskConfig
     train: Frames
     valid: Frames | None
     survey: Survey
+    held_out: Survey
+
+    @property
+    def numbers(self) -> set[int]:
+        """Atomic numbers that occur in training or validation."""
+        return {*self.survey.numbers, *self.held_out.numbers}
 
 
 def each(frames: Frames) -> Iterator[Frame]:
@@ -177,7 +184,7 @@ def _open_task(name: str, task: TaskConfig, seed: int) -> TaskData:
             f"tasks.{name}: the loss is of {', '.join(wanted) or 'nothing'}, but the training frames carry {found}; "
             f"name the keys of the labels (tasks.{name}.keys) or change the prefactors (tasks.{name}.loss)."
         )
-    return TaskData(task, train, valid, survey)
+    return TaskData(task, train, valid, survey, Survey((), {}, 0) if valid is None else _survey(valid))
 
 
 def open_data(paths: Sequence[str], keys: LabelKeys | None = None) -> Frames:
@@ -209,16 +216,14 @@ def _survey(frames: Frames) -> Survey:
 
 
 def _elements_of(data: Mapping[str, TaskData]) -> tuple[str, ...]:
-    found = {number for task in data.values() for number in task.survey.numbers}
-    held_out = [task.valid for task in data.values() if task.valid is not None]
-    found |= {int(number) for frames in held_out for frame in each(frames) for number in np.unique(frame.numbers)}
+    found = {number for task in data.values() for number in task.numbers}
     return tuple(chemical_symbols[number] for number in sorted(found))
 
 
 def _check_covered(elements: tuple[str, ...], data: Mapping[str, TaskData]) -> None:
     known = {atomic_numbers.get(symbol) for symbol in elements}
     for name, task in data.items():
-        missing = [chemical_symbols[number] for number in task.survey.numbers if number not in known]
+        missing = [chemical_symbols[number] for number in sorted(task.numbers) if number not in known]
         if missing:
             raise RecipeError(
                 f"elements: {', '.join(missing)} occurs in the data of task {name} but is not listed; add it, or set "

@@ -34,10 +34,10 @@ class Display(Protocol):
     ) -> None: ...
 
 
-def make_display(steps: int, first_step: int) -> Display:
+def make_display(steps: int) -> Display:
     """A bar on a terminal, lines elsewhere."""
     console = Console(file=sys.stdout)
-    return TerminalBar(console, steps, first_step) if console.is_terminal else Lines()
+    return TerminalBar(console, steps) if console.is_terminal else Lines()
 
 
 def summary(record: dict[str, Any]) -> str:
@@ -73,7 +73,7 @@ class Lines:
 class TerminalBar:
     """A rich progress bar; training records change its live part, validations stay on the screen."""
 
-    def __init__(self, console: Console, steps: int, first_step: int) -> None:
+    def __init__(self, console: Console, steps: int) -> None:
         self._progress = Progress(
             TextColumn("training"),
             BarColumn(),
@@ -84,7 +84,7 @@ class TerminalBar:
             TextColumn("{task.fields[live]}"),
             console=console,
         )
-        self._bar = self._progress.add_task("train", total=steps, completed=first_step, live="")
+        self._bar = self._progress.add_task("train", total=steps, live="")
 
     def line(self, text: str) -> None:
         """Print above the bar."""

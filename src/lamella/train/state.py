@@ -41,12 +41,14 @@ class Progress:
     Attributes:
         step: optimiser steps made.
         seconds: time spent training, over all sessions.
+        validated: step of the last validation; 0 before the first.
         best_step: step of the best validation so far; 0 before the first.
         best_score: its score.
     """
 
     step: int = 0
     seconds: float = 0.0
+    validated: int = 0
     best_step: int = 0
     best_score: float = float("inf")
 
@@ -90,11 +92,12 @@ def save_checkpoint(
         torch.save(content, buffer)
         _write_synced(building / TRAINER, buffer.getvalue())
         _sync(building)
-        if final.exists():  # a resumed run makes the same step again
-            old = building.with_name(building.name + "-old")
-            final.replace(old)
-            building.replace(final)
-            shutil.rmtree(old)
+        if final.exists():
+            # made again after a resume, to the same bits: file by file, so that there is a whole checkpoint at every moment
+            for file in building.iterdir():
+                file.replace(final / file.name)
+            building.rmdir()
+            _sync(final)
         else:
             building.replace(final)
         _sync(run)

@@ -22,7 +22,7 @@ from lamella.train.stop import Interrupted
 from lamella.use.calculator import Calculator
 from lamella.use.dynamics import MDSample, run_md
 from lamella.use.evaluate import evaluate
-from lamella.use.laws import LAWS, Checks, iter_checks
+from lamella.use.laws import LAWS, Checks, check_law, iter_checks
 from lamella.use.report import write_report
 from lamella.use.save import replacing
 from lamella.use.settings import MDConfig
@@ -124,8 +124,12 @@ class _Work:
             "quantum-chemical method (GFN2-xTB). A wrong label would spoil everything after it, so the data is checked first."
         )
         report = lint([datasets.path(DATA)])
-        self.show.line(f"      {len(report.findings)} findings in {report.frames} structures.")
-        return None
+        for finding in report.findings:
+            where = "" if finding.frame is None else f"structure {finding.frame}: "
+            self.show.line(f"      {finding.severity}: {where}{finding.message}")
+        if not report.problems:
+            self.show.line(f"      {sum(report.frames.values())} structures read, no problems found.")
+        return f"{len(report.problems)} problems in the data" if report.problems else None
 
     def training(self, mark: str) -> str | None:
         """Fit the model."""
@@ -162,10 +166,10 @@ class _Work:
             f"\n{mark} Laws of physics: turning, moving or renumbering a molecule must not change its energy, and forces must be the "
             "slope of the energy, to the last digit. Measured in double precision."
         )
-        chosen = self.demo.laws or tuple(LAWS)
-        rows = []
-        with self.show.progress("checking", len(chosen)) as advance:
-            for row in iter_checks(load(self.folder), laws=chosen):
+        model, chosen, rows = load(self.folder), self.demo.laws, []
+        checked = iter_checks(model) if chosen is None else (check_law(law, model) for law in chosen)
+        with self.show.progress("checking", len(LAWS if chosen is None else chosen)) as advance:
+            for row in checked:
                 rows.append(row)
                 advance(1, row.law)
         checks = Checks(tuple(rows))

@@ -230,7 +230,7 @@ def _advance(dynamics: MolecularDynamics, record: _Record, save: Callable[[Atoms
         return None
     return (
         f"the run exploded: {trouble.rstrip('.')}; take a shorter time step than {config.timestep:g} fs, relax the "
-        "structure first (lamella relax), and check that the model was trained on structures like it."
+        "structure first (lamella relax), and check that the model was trained on structures like it"
     )
 
 

@@ -24,8 +24,8 @@ __all__ = ["describe", "predict", "predict_frames", "runnable"]
 MAX_EDGES: Final = 60_000
 """A batch is closed before its edges exceed this; a frame with more goes alone."""
 
-MAX_ANGLES: Final = 250_000
-"""The same for angles: about 1 GB of intermediate values at DPA-3's L6 size in float32."""
+MAX_ANGLES: Final = 150_000
+"""The same for angles: about 1.1 GB of intermediate values at DPA-3's L6 size in float32."""
 
 Model = Potential | str | Path
 

@@ -13,7 +13,8 @@ from ase.data import chemical_symbols
 
 from lamella.errors import InputError
 from lamella.models.bundle import load_model, save_model
-from lamella.types import Frame, Incidence
+from lamella.models.potential import Potential
+from lamella.types import Frame, Graph, Incidence
 from lamella.use.laws.rows import Check
 from lamella.use.laws.structures import frame_of
 from lamella.use.laws.subject import Subject, difference, predict, relative, worst
@@ -23,8 +24,8 @@ __all__ = ["inputs_kept", "non_contiguous", "save_and_load", "single_precision",
 SINGLE = 1e-4
 """Bound of float32 against float64.
 
-One operation rounds to 6e-8; some hundred dependent operations and sums over some hundred edges make 1e-7 to 2e-6 of it in random
-models of 2 to 6 layers. Trained weights and activations are larger, and atomic energies what is left of larger terms.
+One operation rounds to 6e-8; some hundred dependent operations and sums over some hundred edges make 1e-7 to 2e-6 of it in
+random models of 2 to 6 layers. Trained weights and activations are larger, and atomic energies what is left of larger terms.
 """
 
 
@@ -39,7 +40,8 @@ def inputs_kept(subject: Subject) -> Check:
     changed = sum(not np.array_equal(a, b) for a, b in zip(before[0], after[0], strict=True))
     changed += sum(not torch.equal(a, b) for a, b in zip(before[1], after[1], strict=True))
     changed += int(graph.vec.requires_grad)
-    said = f"{len(before[0]) + len(before[1])} arrays of frame, graph and model keep their bits; the graph does not ask for gradients."
+    count = len(before[0]) + len(before[1])
+    said = f"{count} arrays of frame, graph and model keep their bits; the graph does not ask for gradients."
     return Check("inputs kept", float(changed), 0.0, said)
 
 
@@ -47,7 +49,7 @@ def _arrays(frame: Frame) -> list[np.ndarray]:
     return [frame.numbers, frame.positions, frame.cell, frame.pbc]
 
 
-def _tensors(graph, model) -> list[torch.Tensor]:  # type: ignore[no-untyped-def]
+def _tensors(graph: Graph, model: Potential) -> list[torch.Tensor]:
     values = [getattr(graph, item.name) for item in fields(graph)]
     parts = [part for value in values for part in (value if isinstance(value, Incidence) else (value,))]
     return parts + [value.detach() for value in model.state_dict().values()]
@@ -93,7 +95,9 @@ def single_precision(subject: Subject) -> Check:
     found = predict(rounded, subject.frames, subject.task)
     energy = [relative(a.energy, b.energy, float(np.abs(b.atom_energy).sum())) for a, b in zip(found, exact, strict=True)]
     forces = [relative(a.forces, b.forces) for a, b in zip(found, exact, strict=True)]
-    said = f"Same weights in float32: energy within {worst(energy):.1e} of Σ|e|, forces within {worst(forces):.1e} of the largest."
+    said = (
+        f"Same weights in float32: energy off by {worst(energy):.1e} of Σ|e|, forces by {worst(forces):.1e} of the largest."
+    )
     return Check("float32 against float64", worst([*energy, *forces]), SINGLE, said)
 
 

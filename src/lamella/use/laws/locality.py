@@ -85,7 +85,8 @@ def batching(subject: Subject) -> Check:
     for order in (np.arange(len(frames)), rng.permutation(len(frames)), np.arange(len(frames))[::-1]):
         batch = predict(subject.model, [frames[n] for n in order], subject.task)
         violations += [difference(found, singles[n]) for found, n in zip(batch, order, strict=True)]
-    said = f"{len(frames)} frames of 1 to {max(map(len, frames))} atoms, periodic, slab and free, in three orders: as each alone."
+    largest = max(map(len, frames))
+    said = f"{len(frames)} frames of 1 to {largest} atoms, periodic, slab and free, in three orders, as each alone."
     return Check("batch equals singles", worst(violations), EXACT, said)
 
 

@@ -4,15 +4,15 @@ A probe atom leaves a group of three along x. Energy E, forces F and their deriv
 differentiation), so a jump at a known distance r_c is the difference of two one-sided values 2 δ apart, with no finite
 difference in it.
 
-**What a switch explains.** Let D(r) = E(with the edge) - E(without it), both at the same positions: the edge's whole effect. An
-edge that enters the network only multiplied by its switch w has D ∝ w as w -> 0, so |D| ≤ K₀ w, |D_F| ≤ K₁ (w + |w'|) and
-|D_F'| ≤ K₂ (w + |w'| + |w''|), with constants K of the model that are measured where the switch is still well above zero. At the
-cutoff the jump is D itself and must obey the same: with the polynomial switch it vanishes with δ, with the exponential one it
-is what w, w', w'' leave there. An edge that is not switched off has a jump millions of times larger.
+**What a switch explains.** Let D(r) = E(with the edge) - E(without it), both at the same positions: the edge's whole effect.
+An edge that enters the network only multiplied by its switch w has D ∝ w as w -> 0, so |D| ≤ K₀ w, |D_F| ≤ K₁ (w + |w'|) and
+|D_F'| ≤ K₂ (w + |w'| + |w''|), with constants K of the model that are measured where the switch is still well above zero. At
+the cutoff the jump is D itself and must obey the same: with the polynomial switch it vanishes with δ, with the exponential
+one it is what w, w', w'' leave there. An edge that is not switched off has a jump millions of times larger.
 
-**SiLUT.** Its second derivative jumps wherever a pre-activation passes the threshold, anywhere along the path, which is no fault
-of the cutoff. The interval of 2 δ is so short (some 1e-9 Å) that hardly ever one falls inside it; of three δ the best counts,
-since a jump at the cutoff itself is in all of them.
+**SiLUT.** Its second derivative jumps wherever a pre-activation passes the threshold, anywhere along the path, which is no
+fault of the cutoff. The interval of 2 δ is so short (some 1e-9 Å) that hardly ever one falls inside it; of three δ the best
+counts, since a jump at the cutoff itself is in all of them.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class _Path:
 
 
 def _path(subject: Subject, gap: float) -> _Path:
-    """Atom 1 at the origin; two more ahead of it by more than half of the switching range, so that atom 1 leaves reach first."""
+    """Atom 1 at the origin, two more ahead of it by over half of the switching range, so that atom 1 leaves reach first."""
     ahead = max(1.2, 0.6 * gap)
     numbers = np.resize(subject.cluster.numbers, 4).tolist()
     turn = rotation(subject.rng())
@@ -74,7 +74,7 @@ def _path(subject: Subject, gap: float) -> _Path:
 
 
 def _jet(subject: Subject, path: _Path, graph: Graph, points: int) -> _Jet:
-    """E, F and dF/dr: one derivative for F, one of its product with the path's direction for F' (the Hessian is symmetric)."""
+    """E, F and dF/dr: one derivative for F, one of its product with the direction for F' (the Hessian is symmetric)."""
     atoms = len(path.base)
     ends = torch.arange(points, device=graph.species.device) * atoms  # the probe of each frame
     along = torch.as_tensor(path.direction, device=graph.vec.device)
@@ -142,9 +142,10 @@ def _crossing(subject: Subject, law: str, start: float, cutoff: float, angular: 
     ratio = (jumps / allowed).max(axis=1)
     best = int(np.argmin(ratio))
     w = _switch(subject, cutoff - _DELTAS[best], start, cutoff)
+    kind = model.config.backbone.switch
     said = (
         f"Jumps at {cutoff:g} Å: E {jumps[best][0]:.1e} eV, F {jumps[best][1]:.1e} eV/Å, F' {jumps[best][2]:.1e} eV/Å², of "
-        f"{allowed[best][0]:.1e}, {allowed[best][1]:.1e}, {allowed[best][2]:.1e} that what the {model.config.backbone.switch} "
+        f"{allowed[best][0]:.1e}, {allowed[best][1]:.1e}, {allowed[best][2]:.1e} that what the {kind} "
         f"switch leaves there explains (w {w[0]:.1e}, |w'| {w[1]:.1e}, |w''| {w[2]:.1e})."
     )
     return Check(law, float(ratio[best]), 1.0, said)
@@ -173,9 +174,9 @@ def angle_cutoff_law(subject: Subject) -> Check:
 def continuity(subject: Subject) -> Check:
     """E and F are continuous all along the path, also where no cutoff is known to be.
 
-    On a grid of distances the energy must follow from its first and second derivatives (Hermite's rule, error h⁵ E⁽⁵⁾/720). The
-    interval where it does so worst is divided again and again: what is left of a smooth function vanishes with the interval, a
-    jump stays. A switch leaves at most its share w of what all edges of the probe do to the energy on the whole path.
+    On a grid of distances the energy must follow from its first and second derivatives (Hermite's rule, error h⁵ E⁽⁵⁾/720).
+    The interval where it does so worst is divided again and again: what is left of a smooth function vanishes with the
+    interval, a jump stays. A switch leaves at most its share w of what the probe does to the energy on the whole path.
     """
     path, model = _path(subject, 2.0), subject.model
     low, high, size = 2.0, 1.05 * model.cutoff, 0.0
@@ -197,8 +198,8 @@ def continuity(subject: Subject) -> Check:
     noise = _ROUND_OFF * np.array([np.abs(jet.energy).max(), np.abs(jet.forces).max() + np.abs(jet.slope).max()])
     allowed = left * size + drift + noise
     said = (
-        f"Probe moved from 2 Å to beyond the cutoff: largest jump at {low:.4f} Å, E {jumps[0]:.1e} eV, F {jumps[1]:.1e} eV/Å, of "
-        f"{allowed[0]:.1e} and {allowed[1]:.1e} that switches and round-off explain."
+        f"Probe moved from 2 Å to beyond the cutoff: largest jump at {low:.4f} Å: {jumps[0]:.1e} eV, {jumps[1]:.1e} eV/Å, "
+        f"of {allowed[0]:.1e} and {allowed[1]:.1e} that switches and round-off explain."
     )
     return Check("continuity", worst((jumps / allowed).tolist()), 1.0, said)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 from ase.data import covalent_radii
+from numpy.typing import ArrayLike
 
 from lamella.geometry.neighbors import neighbor_edges
 from lamella.types import Frame
@@ -21,7 +22,7 @@ _MARGIN = 1e-3
 
 
 def frame_of(
-    numbers: Sequence[int], positions: np.ndarray, cell: np.ndarray | None = None, pbc: Sequence[bool] | None = None
+    numbers: Sequence[int], positions: ArrayLike, cell: np.ndarray | None = None, pbc: ArrayLike | None = None
 ) -> Frame:
     """A frame without labels; without a cell it is a molecule."""
     periodic = _NONE if cell is None else _ALL
@@ -34,7 +35,7 @@ def frame_of(
     )
 
 
-def crystal(rng: np.random.Generator, numbers: Sequence[int], breaks: Sequence[float], pbc: Sequence[bool] = _ALL) -> Frame:
+def crystal(rng: np.random.Generator, numbers: Sequence[int], breaks: Sequence[float], pbc: ArrayLike = _ALL) -> Frame:
     """Atoms at random in a skewed cell, no two too close, periodic along ``pbc``, no edge near one of ``breaks`` (Å)."""
     volume = sum(max(16.0, (2.0 * covalent_radii[z]) ** 3) for z in numbers)
     for _ in range(500):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from lamella.models.potential import Potential
 from lamella.types import Frame, Prediction
@@ -19,14 +20,15 @@ EXACT = 1e-11
 """Bound of laws that are exact but for round-off in float64.
 
 Units in the last place (2e-16) grow by the condition of the network: moving or rotating atoms rounds positions of 10 Å to
-2e-15 Å, which changes forces by a curvature times that. Measured: 1e-15 to 2e-14 for random models of 2 to 6 layers; forces of trained ones bend more.
+2e-15 Å, which changes forces by a curvature times that. Measured: 1e-16 to 2e-14 for random models of 2 to 6 layers; forces
+of trained ones bend more.
 """
 
 FINITE_STEP = 1e-8
 """Bound of laws measured by finite steps, besides the round-off of the energy divided by the step.
 
-A five-point stencil of step h = 1e-4 Å leaves h⁴ f⁽⁵⁾/30, about 1e-13; SiLUT's second derivative jumps at its threshold, which
-leaves up to h times that jump in the few channels that pass it within a step.
+A five-point stencil of step h = 1e-4 Å leaves h⁴ f⁽⁵⁾/30, about 1e-13; SiLUT's second derivative jumps at its threshold,
+which leaves up to h times that jump in the few channels that pass it within a step.
 """
 
 FLOOR = 1e-3
@@ -96,7 +98,7 @@ def predict(model: Potential, frames: Sequence[Frame], task: str) -> list[Predic
     return [Prediction(*part) for part in parts]
 
 
-def relative(a: np.ndarray | float, b: np.ndarray | float, scale: float = 0.0) -> float:
+def relative(a: ArrayLike, b: ArrayLike, scale: float = 0.0) -> float:
     """max|a - b| / max(max|b|, scale, 1e-3); NaN where either holds one."""
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if a.size == 0 and b.size == 0:

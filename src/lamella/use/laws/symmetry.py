@@ -89,7 +89,7 @@ def edge_order(subject: Subject) -> Check:
 
 
 def supercells(subject: Subject) -> Check:
-    """n copies of a cell have n times its energy and virial, and the same forces; also for cells far narrower than the cutoff."""
+    """A cell repeated n times has n times its energy and virial, and the same forces; also one narrower than the cutoff."""
     rng = subject.rng()
     tiny = crystal(rng, np.resize(subject.cluster.numbers, 2).tolist(), subject.breaks)
     pairs = []
@@ -101,7 +101,8 @@ def supercells(subject: Subject) -> Check:
             (supercell(frame, repeat), Prediction(n * known.energy, atoms, np.tile(known.forces, (n, 1)), n * known.virial))
         )
     width = 1.0 / np.linalg.norm(np.linalg.inv(tiny.cell), axis=0).min()
-    said = f"A cell repeated n times has n times its energy; the smallest is {width:.1f} Å wide, the cutoff {subject.model.cutoff:g} Å."
+    cutoff = subject.model.cutoff
+    said = f"A cell repeated n times has n times its energy; the smallest is {width:.1f} Å wide, the cutoff {cutoff:g} Å."
     return _compare(subject, "supercell", said, pairs)
 
 

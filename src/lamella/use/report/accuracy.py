@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from lamella.use.evaluate import Errors, Evaluation, FrameError
 from lamella.use.report import figures
 from lamella.use.report.page import (
+    Cell,
     Html,
     Table,
     details,
@@ -105,7 +106,7 @@ def accuracy(judgements: Sequence[Judgement], remarks: Sequence[str]) -> Html:
 
 def _error_table(results: Sequence[Evaluation]) -> Html:
     names = {"forces": "force components, meV/Å", "energy": "energy, meV/atom", "virial": "virial, meV/atom"}
-    rows: list[list[str | int | float | None]] = []
+    rows: list[list[Cell]] = []
     for result in results:
         for key, name in names.items():
             error = result.errors.get(key)

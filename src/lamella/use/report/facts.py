@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lamella.models.potential import Potential
-from lamella.use.report.page import Html, Table, paragraph
+from lamella.use.report.page import Cell, Html, Table, paragraph
 from lamella.use.report.run import Run
 from lamella.use.report.sections import duration
 
@@ -39,7 +39,7 @@ def headline(run: Run, model: Potential | None) -> tuple[str, Html]:
 def facts(run: Run, model: Potential | None) -> Table:
     """What and value, one fact a row; only what the run says of itself."""
     metadata = run.model.get("metadata") or {}
-    rows: list[list[str | int | float | bool | None]] = [["run folder", run.folder.resolve().name]]
+    rows: list[list[Cell]] = [["run folder", run.folder.resolve().name]]
     rows += [["best step (the model judged here)", run.best or "–"], ["last step saved", run.last or "–"]]
     if model is not None:
         backbone = model.config.backbone
@@ -67,7 +67,7 @@ def facts(run: Run, model: Potential | None) -> Table:
     return rows
 
 
-def _data_row(task: str, part: str, content: Mapping[str, Any]) -> list[str | int | float | bool | None]:
+def _data_row(task: str, part: str, content: Mapping[str, Any]) -> list[Cell]:
     paths = ", ".join(str(path) for path in content.get("paths") or ())
     kind = {"train": "training", "valid": "validation"}.get(part, part)
     frames = content.get("frames")

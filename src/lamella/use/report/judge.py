@@ -39,11 +39,10 @@ def judge(
     if data:
         return [_on_test_data(run, model, data, task, on_progress)], []
     remarks: list[str] = []
-    named = (run.evaluation or {}).get("data")
-    if named:
+    if run.evaluation is not None:
         try:
-            return [_on_test_data(run, model, [str(path) for path in named], run.evaluation["task"], on_progress)], []
-        except (LamellaError, KeyError) as error:
+            return [_on_test_data(run, model, run.evaluation.data, run.evaluation.task, on_progress)], []
+        except LamellaError as error:
             remarks.append(f"The data that eval.json names could not be used, so the validation data is: {error}")
     judgements, more = _on_validation_data(run, model, on_progress)
     return judgements, remarks + more
@@ -56,7 +55,8 @@ def _on_test_data(
     settings = (run.recipe.get("tasks") or {}).get(chosen) or {}
     config = TaskConfig.model_validate({"train": tuple(data), "valid_fraction": 0.0, "keys": settings.get("keys") or {}})
     frames = open_tasks(Recipe(tasks={chosen: config}, batch=BatchSpec(frames=1)))[chosen].train
-    known = [str(path) for part in ("train", "valid") for path in settings.get(part) or ()]
+    parts = [settings.get(part) or () for part in ("train", "valid")]
+    known = [str(path) for part in parts for path in ([part] if isinstance(part, str) else part)]
     apart = not any(a.startswith(b) or b.startswith(a) for a in data for b in known)
     words = f"{_paths(data)}{', which training did not read' if apart else ''}"
     return _judged(model, chosen, frames, "test" if apart else "given", words, on_progress)

@@ -9,7 +9,7 @@ from importlib import resources
 from string import Template
 from typing import NewType
 
-__all__ = ["Html", "Table", "details", "figure", "figures", "join", "number", "page", "paragraph", "preformatted", "section"]
+__all__ = ["Cell", "Html", "Table", "details", "figure", "figures", "join", "number", "page", "paragraph", "preformatted", "section"]
 __all__ += ["percent", "subsection", "table", "text", "tile", "tiles", "words"]
 
 Html = NewType("Html", str)

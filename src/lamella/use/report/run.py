@@ -6,15 +6,19 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import yaml
+from pydantic import BaseModel, ValidationError
 
 from lamella.errors import CheckpointError
 from lamella.train.log import LOG, read_log
+from lamella.use.report.records import Dynamics, Evaluated, Laws
 
 __all__ = ["History", "Run", "histories", "read_run"]
+
+Record = TypeVar("Record", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -61,9 +65,9 @@ class Run:
     best: str | None
     last: str | None
     model: Mapping[str, Any]
-    dynamics: Mapping[str, Any] | None
-    laws: Mapping[str, Any] | None
-    evaluation: Mapping[str, Any] | None
+    dynamics: Dynamics | None
+    laws: Laws | None
+    evaluation: Evaluated | None
     remarks: tuple[str, ...]
 
 
@@ -95,9 +99,9 @@ def read_run(folder: Path) -> Run:
         best=best,
         last=last,
         model=model or {},
-        dynamics=_optional(folder / "md.json", remarks),
-        laws=_optional(folder / "check.json", remarks),
-        evaluation=_optional(folder / "eval.json", remarks),
+        dynamics=_record(folder / "md.json", Dynamics, "lamella md", remarks),
+        laws=_record(folder / "check.json", Laws, "lamella check --json", remarks),
+        evaluation=_record(folder / "eval.json", Evaluated, "lamella eval --json", remarks),
         remarks=tuple(remarks),
     )
 
@@ -126,8 +130,18 @@ def _json(path: Path, remarks: list[str]) -> Mapping[str, Any] | None:
     return content
 
 
-def _optional(path: Path, remarks: list[str]) -> Mapping[str, Any] | None:
-    return _json(path, remarks) if path.exists() else None
+def _record(path: Path, kind: type[Record], command: str, remarks: list[str]) -> Record | None:
+    if not path.exists():
+        return None
+    content = _json(path, remarks)
+    if content is None:
+        return None
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        place = ".".join(str(part) for part in error.errors()[0]["loc"])
+        remarks.append(f"{path.name} is not what `{command}` writes ({place} is missing or wrong), so it is left out.")
+        return None
 
 
 def _recipe(words: str, remarks: list[str]) -> Mapping[str, Any]:

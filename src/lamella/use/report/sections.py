@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from lamella.use.report import figures
 from lamella.use.report.figures import Curve
 from lamella.use.report.page import (
+    Cell,
     Html,
     Table,
     details,
@@ -24,6 +24,7 @@ from lamella.use.report.page import (
     tile,
 )
 from lamella.use.report.page import figures as side_by_side
+from lamella.use.report.records import Dynamics, Laws
 from lamella.use.report.run import History, Run
 
 __all__ = ["duration", "dynamics", "dynamics_tile", "laws", "laws_tile", "learning", "manifest"]
@@ -123,92 +124,84 @@ def _averaged(
     return np.array([step[s].mean() for s in shares]), np.array([seconds[s].mean() for s in shares]), np.array(mean)
 
 
-def dynamics_tile(md: Mapping[str, Any]) -> Html:
+def dynamics_tile(md: Dynamics) -> Html:
     """The drift as a headline figure."""
-    drift, steps = md.get("drift"), int(md.get("steps") or 0)
-    time = steps * float((md.get("config") or {}).get("timestep") or 0.0) / 1000.0
-    if isinstance(drift, (int, float)):
-        return tile("Energy drift in dynamics", number(abs(drift), 2), "eV/atom/ps", f"over {number(time)} ps at constant energy")
-    mean = (md.get("temperature") or {}).get("mean")
-    return tile("Dynamics", number(time), "ps", f"mean temperature {number(mean)} K" if mean is not None else "")
+    if md.drift is not None:
+        return tile("Energy drift in dynamics", number(abs(md.drift), 2), "eV/atom/ps", f"over {number(md.time)} ps at constant energy")
+    return tile("Dynamics", number(md.time), "ps", f"mean temperature {number(md.temperature.mean)} K" if md.temperature else "")
 
 
-def dynamics(md: Mapping[str, Any] | None) -> Html:
+def dynamics(md: Dynamics | None) -> Html:
     """Energy conservation and temperature of the run in ``md.json``."""
     if md is None:
-        words = "No molecular dynamics has been run with this model yet (md.json is not in the run folder)."
+        words = "No molecular dynamics has been run with this model yet (there is no md.json in the run folder)."
         return section("dynamics", "Molecular dynamics", [paragraph(words)])
-    config, samples = md.get("config") or {}, md.get("samples") or {}
-    n_atoms, steps = int(md.get("n_atoms") or 0), int(md.get("steps") or 0)
-    timestep = float(config.get("timestep") or 0.0)
     parts = [
         paragraph(
-            f"The model was used to move {n_atoms} atoms for {number(steps * timestep / 1000)} ps in steps of {number(timestep)} fs "
-            f"({str(config.get('ensemble', '')).upper()}, started at {number(config.get('temperature'))} K)."
+            f"The model was used to move {md.n_atoms} atoms for {number(md.time)} ps in steps of {number(md.config.timestep)} fs "
+            f"({md.config.ensemble.upper()}, started at {number(md.config.temperature)} K)."
         )
     ]
-    if md.get("stopped"):
-        parts.append(paragraph(f"It ended early: {md['stopped']}"))
-    parts.append(_dynamics_table(md))
-    drawn = _dynamics_figures(samples, n_atoms, str(config.get("ensemble", "")), md.get("drift"))
-    parts.append(side_by_side(drawn) if drawn else paragraph("No samples were kept, so there is nothing to draw."))
+    if md.stopped:
+        parts.append(paragraph(f"It ended early: {md.stopped}"))
+    drawn = _dynamics_figures(md)
+    parts += [_dynamics_table(md), side_by_side(drawn) if drawn else paragraph("No samples were kept, so there is nothing to draw.")]
     return section("dynamics", "Molecular dynamics", parts)
 
 
-def _dynamics_table(md: Mapping[str, Any]) -> Html:
-    rows: list[list[str | float | None]] = []
-    if md.get("drift") is not None:
-        rows.append(["drift of the total energy: slope of a line through it", number(md["drift"], 2), "eV/atom/ps"])
-        rows.append(["fluctuation of the total energy about that line", number(1e6 * md["fluctuation"], 2), "µeV/atom"])
-    for name, unit in (("temperature", "K"), ("pressure", "GPa"), ("volume", "Å³")):
-        value = md.get(name)
-        if value:
-            rows.append([f"{name}: mean ± standard deviation", f"{number(value['mean'], 4)} ± {number(value['std'], 2)}", unit])
-    if md.get("steps_per_second"):
-        rows.append(["speed", number(md["steps_per_second"], 3), "steps/s"])
+def _dynamics_table(md: Dynamics) -> Html:
+    rows: list[list[Cell]] = []
+    if md.drift is not None:
+        rows.append(["drift of the total energy: slope of a line through it", number(md.drift, 2), "eV/atom/ps"])
+    if md.fluctuation is not None:
+        rows.append(["fluctuation of the total energy about that line", number(1e6 * md.fluctuation, 2), "µeV/atom"])
+    for name, spread, unit in (("temperature", md.temperature, "K"), ("pressure", md.pressure, "GPa"), ("volume", md.volume, "Å³")):
+        if spread is not None:
+            deviation = f" ± {number(spread.std, 2)}" if spread.std > 1e-6 * abs(spread.mean) else ""
+            rows.append([f"{name}: mean{' ± standard deviation' if deviation else ''}", f"{number(spread.mean, 4)}{deviation}", unit])
+    if md.steps_per_second:
+        rows.append(["speed", number(md.steps_per_second, 3), "steps/s"])
     return table(["quantity", "value", "unit"], rows)
 
 
-def _dynamics_figures(samples: Mapping[str, Any], n_atoms: int, ensemble: str, drift: object) -> list[Html]:
-    time = np.asarray(samples.get("time") or [], dtype=float)
-    energy = np.asarray(samples.get("energy") or [], dtype=float)
-    temperature = np.asarray(samples.get("temperature") or [], dtype=float)
-    drawn = []
-    if len(time) and len(energy) == len(time) and n_atoms:
-        per_atom = 1000.0 * (energy - energy[0]) / n_atoms
-        lines = [Curve("total energy", time, per_atom)]
-        if isinstance(drift, (int, float)):
-            slope = 1000.0 * drift
-            lines.append(Curve("fitted line", time, slope * (time - time.mean()) + per_atom.mean(), 1, "--"))
-        svg = figures.curves("md-energy", lines, "time, ps", "total energy − start, meV/atom")
-        nve = "Kinetic plus potential energy. At constant energy it must not wander: a small ripple around a level line is right, a slope "
-        nve += "means that forces are not the derivative of the energy, or that the time step is too long."
-        drawn.append(figure(svg, nve if ensemble == "nve" else "Kinetic plus potential energy; the thermostat feeds and drains it."))
-    if len(time) and len(temperature) == len(time):
-        svg = figures.curves("md-temperature", [Curve("", time, temperature)], "time, ps", "temperature, K")
-        said = "Temperature of the moving atoms. In a small box it swings widely; it should swing about a steady mean."
-        drawn.append(figure(svg, said))
-    return drawn
+def _dynamics_figures(md: Dynamics) -> list[Html]:
+    time, energy = np.array(md.samples.time), np.array(md.samples.energy)
+    temperature = np.array(md.samples.temperature)
+    if not (len(time) == len(energy) == len(temperature) > 0):
+        return []
+    per_atom = 1000.0 * (energy - energy[0]) / max(md.n_atoms, 1)
+    lines = [Curve("total energy", time, per_atom)]
+    if md.drift is not None:
+        lines.append(Curve("fitted line", time, 1000.0 * md.drift * (time - time.mean()) + per_atom.mean(), 1, "--"))
+    conserved = (
+        "Kinetic plus potential energy, against its start. At constant energy it must not wander: a small ripple around a level line is "
+        "right; a slope means that forces are not the derivative of the energy, or that the time step is too long."
+    )
+    said = conserved if md.config.ensemble == "nve" else "Kinetic plus potential energy; the thermostat feeds and drains it."
+    return [
+        figure(figures.curves("md-energy", lines, "time, ps", "total energy − start, meV/atom"), said),
+        figure(
+            figures.curves("md-temperature", [Curve("", time, temperature)], "time, ps", "temperature, K"),
+            "Temperature of the moving atoms. In a small box it swings widely; it should swing about a steady mean.",
+        ),
+    ]
 
 
-def laws_tile(check: Mapping[str, Any]) -> Html:
+def laws_tile(checked: Laws) -> Html:
     """How many laws hold, as a headline figure."""
-    rows = _law_rows(check)
-    held = sum(bool(row.get("passed")) for row in rows)
-    return tile("Laws of physics", f"{held} of {len(rows)}", "hold", "symmetries, forces as derivatives, smoothness, locality")
+    held = sum(row.passed for row in checked.rows)
+    return tile("Laws of physics", f"{held} of {len(checked.rows)}", "hold", "symmetries, forces as derivatives, smoothness, locality")
 
 
-def laws(check: Mapping[str, Any] | None) -> Html:
+def laws(checked: Laws | None) -> Html:
     """One row per law."""
-    if check is None:
-        words = "The laws of physics have not been checked for this model yet (check.json is not in the run folder)."
+    if checked is None:
+        words = "The laws of physics have not been checked for this model yet (there is no check.json in the run folder)."
         return section("laws", "Laws of physics", [paragraph(words)])
-    rows = _law_rows(check)
-    broken = [str(row.get("law")) for row in rows if not row.get("passed")]
-    verdict = f"All {len(rows)} hold." if not broken else f"Broken: {', '.join(broken)}."
+    broken = [row.law for row in checked.rows if not row.passed]
+    verdict = f"All {len(checked.rows)} hold." if not broken else f"Broken: {', '.join(broken)}."
     shown: Table = [
-        [str(row.get("law")), bool(row.get("passed")), f"{_float(row):.1e}", f"{_float(row, 'bound'):.1e}", str(row.get("sentence", ""))]
-        for row in rows
+        [row.law, row.passed, _scientific(row.violation), _scientific(row.bound), row.sentence] for row in checked.rows
     ]
     return section(
         "laws",
@@ -224,13 +217,8 @@ def laws(check: Mapping[str, Any] | None) -> Html:
     )
 
 
-def _law_rows(check: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [row for row in check.get("rows") or [] if isinstance(row, dict)]
-
-
-def _float(row: Mapping[str, Any], key: str = "violation") -> float:
-    value = row.get(key)
-    return float(value) if isinstance(value, (int, float)) else float("nan")
+def _scientific(value: float | None) -> str:
+    return "not a number" if value is None else "0" if value == 0 else f"{value:.1e}".replace("-", "\u2212")
 
 
 def manifest(run: Run, facts: Table) -> Html:
