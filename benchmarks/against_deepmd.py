@@ -62,7 +62,7 @@ def main() -> int:
         folder = Path(name)
         write_inputs(folder)
         subprocess.run(
-            [settings.deepmd, HERE / "deepmd_worker.py", "make", folder / "model.pt", folder / "model.json"],
+            [settings.deepmd, HERE / "workers" / "deepmd_kit.py", "make", folder / "model.pt", folder / "model.json"],
             check=True, capture_output=True,
         )  # fmt: skip
         rows = {task: compare(settings.deepmd, folder, task, settings.pairs) for task in ("energy", "train")}
@@ -89,8 +89,8 @@ def compare(deepmd: Path, folder: Path, task: str, pairs: int) -> dict[str, floa
     """Medians over pairs of steps, and the peak memory of each process."""
     arguments = [task, str(folder / "model.pt"), str(folder / "frame.npz")]
     workers = {
-        "deepmd": _start([str(deepmd), str(HERE / "deepmd_worker.py"), *arguments]),
-        "lamella": _start([sys.executable, str(HERE / "lamella_worker.py"), *arguments]),
+        "deepmd": _start([str(deepmd), str(HERE / "workers" / "deepmd_kit.py"), *arguments]),
+        "lamella": _start([sys.executable, str(HERE / "workers" / "lamella_kit.py"), *arguments]),
     }
     rounds = []
     for number in range(pairs + 1):

@@ -46,7 +46,7 @@ class Incidence(NamedTuple):
         ptr: (n + 1,) int64, owner o's rows are ``order[ptr[o]:ptr[o + 1]]``.
     """
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # the field's word wins over tuple.index, which nobody needs here
     order: Tensor
     ptr: Tensor
 

@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
 import lamella.train.fit as fit_module
-from lamella.errors import DataError, RecipeError, TrainingError
+from lamella.errors import CheckpointError, DataError, RecipeError, TrainingError
 from lamella.formats.load import load
 from lamella.train.draw import TaskDraw
 from lamella.train.fit import fit
@@ -322,9 +324,29 @@ def test_disk_full_while_saving_keeps_the_last_checkpoint_and_resumes(
     assert_same(everything(tmp_path / "run"), everything(tmp_path / "whole"))
 
 
+def test_resuming_from_a_step_that_is_gone_is_refused_rather_than_begun_anew(
+    tmp_path: Path, make_recipe: MakeRecipe
+) -> None:
+    run = fit(make_recipe(), tmp_path / "run")
+    (run / "last").write_text("step_0000099")
+    with pytest.raises(CheckpointError, match=r"last: names no step folder of this run \(there are: step_.*step_0000012\)"):
+        fit(make_recipe(), run, resume=True)
+
+
 def test_element_that_is_not_listed_is_refused(tmp_path: Path, make_recipe: MakeRecipe) -> None:
     with pytest.raises(RecipeError, match=r"elements: C occurs in the data of task lj"):
         fit(make_recipe(elements=["H", "O"]), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_no_graph_can_be_built_of_is_refused_before_anything_is_written(
+    tmp_path: Path, make_recipe: MakeRecipe
+) -> None:
+    apart = Atoms("H2", [[0, 0, 0], [0, 0, 9.0]])
+    apart.calc = SinglePointCalculator(apart, energy=1.0, forces=np.zeros((2, 3)))
+    write(tmp_path / "apart.xyz", [apart, apart])
+    with pytest.raises(DataError, match="neighbour"):
+        fit(make_recipe(tasks={"lj": {"train": str(tmp_path / "apart.xyz")}}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

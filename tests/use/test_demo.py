@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
 from lamella.errors import LamellaError
 from lamella.train.recipe import dump_recipe, load_recipe
 from lamella.use import demo as module
@@ -48,7 +49,11 @@ def test_demo_runs_every_stage_and_names_the_report(tmp_path: Path) -> None:
     for name in ("config.yaml", "log.jsonl", "best", "eval.json", "check.json", "md.json", "md.extxyz"):
         assert (path.parent / name).exists(), name
     assert [line.strip()[:5] for line in heard.lines if line.strip().startswith("[")] == [f"[{k}/6]" for k in range(1, 7)]
-    assert all(done == total > 0 for done, total in heard.bars.values()) and set(heard.bars) == {"testing", "checking", "dynamics"}
+    assert all(done == total > 0 for done, total in heard.bars.values()) and set(heard.bars) == {
+        "testing",
+        "checking",
+        "dynamics",
+    }
     text = path.read_text(encoding="utf-8")
     assert "embedded:water_gfn2:test, which training did not read" in text and "2 of 2" in text and "48 atoms for" in text
 

@@ -13,6 +13,7 @@ import yaml
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
+
 from lamella.errors import CheckpointError
 from lamella.models.bundle import save_model
 from lamella.models.dpa3 import DPA3Config
@@ -118,7 +119,11 @@ def synthetic(tmp_path: Path) -> Path:
     step = run / "step_0000100"
     step.mkdir(parents=True)
     write(tmp_path / "data.extxyz", [water(seed) for seed in range(8)])
-    recipe = {"seed": 7, "model": TINY.model_dump(mode="json"), "tasks": {"default": {"train": str(tmp_path / "data.extxyz")}}}
+    recipe = {
+        "seed": 7,
+        "model": TINY.model_dump(mode="json"),
+        "tasks": {"default": {"train": str(tmp_path / "data.extxyz")}},
+    }
     recipe["batch"] = {"frames": 1}
     (run / "config.yaml").write_text(yaml.safe_dump(recipe))
     data = {"default": {"train": {"paths": [NASTY], "hash": "abc", "frames": 7}, "valid": None}}
@@ -129,7 +134,17 @@ def synthetic(tmp_path: Path) -> Path:
         {"event": "train", "step": s, "task": "default", "loss": 10 / s, "lr": 1e-3, "seconds": s / 2, "forces_rmse": 1 / s}
         for s in range(1, 101)
     ]
-    rows += [{"event": "valid", "step": 100, "task": "default", "seconds": 51.0, "score": 1.0, "energy_rmse": 0.01, "forces_rmse": 0.1}]
+    rows += [
+        {
+            "event": "valid",
+            "step": 100,
+            "task": "default",
+            "seconds": 51.0,
+            "score": 1.0,
+            "energy_rmse": 0.01,
+            "forces_rmse": 0.1,
+        }
+    ]
     (run / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"event": "tr')
     dynamics = {"n_atoms": 3, "steps": 4, "stopped": None, "drift": 2e-6, "fluctuation": 1e-6, "steps_per_second": 20.0}
     dynamics["temperature"] = {"mean": 300.0, "std": 20.0, "unit": "K"}
@@ -207,7 +222,9 @@ def test_report_says_what_is_missing(synthetic: Path, missing: tuple[str, ...], 
     assert set(SECTIONS) <= set(found.ids)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"rows": 3, "samples": 1, "config": [], "data": 5, "n_atoms": "x", "step": "y"}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"rows": 3, "samples": 1, "config": [], "data": 5, "n_atoms": "x", "step": "y"}']
+)
 def test_report_survives_damaged_files(synthetic: Path, content: str) -> None:
     for name in ("md.json", "check.json", "eval.json", "log.jsonl", "step_0000100/model.json"):
         (synthetic / name).write_text(content)
@@ -229,14 +246,28 @@ def test_report_refuses_what_is_no_run_folder(tmp_path: Path) -> None:
 
 
 def test_histories_keep_tasks_and_splits_apart() -> None:
-    log = [{"event": e, "step": s, "task": t, "loss": 1.0, "seconds": 1.0} for s in (1, 2) for t in "ab" for e in ("train", "valid")]
+    log = [
+        {"event": e, "step": s, "task": t, "loss": 1.0, "seconds": 1.0}
+        for s in (1, 2)
+        for t in "ab"
+        for e in ("train", "valid")
+    ]
     found = {(h.task, h.split): h.step.tolist() for h in histories([*log, {"event": "best", "step": 2}])}
     assert found == {(t, e): [1.0, 2.0] for t in "ab" for e in ("train", "valid")}
 
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(0.0, "0"), (45.23, "45.2"), (1234.5, "1,234"), (0.000812, "8.12e−4"), (-0.05, "−0.0500"), (None, "–"), (float("nan"), "nan"), (9.999, "10.0")],
+    [
+        (0.0, "0"),
+        (45.23, "45.2"),
+        (1234.5, "1,230"),
+        (0.000812, "8.12e−4"),
+        (-0.05, "−0.0500"),
+        (None, "–"),
+        (float("nan"), "nan"),
+        (9.999, "10.0"),
+    ],
 )
 def test_numbers_are_shown_with_three_digits(value: float | None, shown: str) -> None:
     assert number(value) == shown

@@ -38,8 +38,8 @@ def energy_outliers(
     Args:
         compositions: (atomic number, count) pairs of each frame.
         energies: (n,) eV.
-        strains: (n, 2), sizes of the forces and of the virial of each frame, NaN where it has none. A frame above the fit whose
-            forces or virial are far larger than usual is a strained structure, which is a note: wrong labels do not conspire.
+        strains: (n, 2), sizes of the forces and of the virial of each frame, NaN where it has none. A frame above the fit
+            whose forces or virial are far larger than usual is a strained structure, a note: wrong labels do not conspire.
 
     Yields:
         position in the input, message, and whether it is a problem rather than a note.

@@ -132,12 +132,16 @@ def _kind(name: str) -> str:
     if path.name in _OUTPUTS:
         return _OUTPUTS[path.name]
     try:
-        return filetype(name)
+        kind = filetype(name)
     except (UnknownFileTypeError, UnicodeDecodeError, OSError):
+        kind = ""
+    # ASE falls back to the ending itself
+    if kind not in ioformats:
         raise DataError(
             f"{name}: neither its name nor its content tells the format; name it in front of the path "
             "(vasp/outcar:PATH, extxyz:PATH, ...), see docs/data.md."
-        ) from None
+        )
+    return str(kind)
 
 
 def _folder_kind(path: Path) -> str:

@@ -38,23 +38,30 @@ def run_in_order(task: Callable[[int], T], items: Sequence[int], workers: int) -
         for item in items:
             yield task(item)
         return
-    loader: DataLoader[Any] = DataLoader(
-        _Tasks(task, items),
-        batch_size=None,
-        shuffle=False,
-        num_workers=min(workers, max(len(items), 1)),
-        collate_fn=_as_is,
-        multiprocessing_context=multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn"),
-    )
     with warnings.catch_warnings():
         # Python 3.12 warns of any fork while threads run, PyTorch of more workers than cores
         warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
         warnings.filterwarnings("ignore", category=UserWarning, message=".*worker processes.*")
-        results = iter(loader)
-    for result in results:
-        if isinstance(result, LamellaError):
-            raise result
-        yield result
+        results = iter(_loader(task, items, min(workers, max(len(items), 1))))
+    try:
+        for result in results:
+            if isinstance(result, LamellaError):
+                raise result
+            yield result
+    finally:
+        # the workers end with the iterator, which a traceback would keep
+        del results
+
+
+def _loader(task: Callable[[int], Any], items: Sequence[int], workers: int) -> DataLoader[Any]:
+    return DataLoader(
+        _Tasks(task, items),
+        batch_size=None,
+        shuffle=False,
+        num_workers=workers,
+        collate_fn=_as_is,
+        multiprocessing_context=multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn"),
+    )
 
 
 class _Tasks(Dataset[Any], Generic[T]):

@@ -156,10 +156,9 @@ class DPA3(nn.Module):
         self.embedding = TypeEmbedding(n_species, config.node_dim, config.embedding_bias)
         self.edge_init = Dense(1, config.edge_dim)
         self.angle_init = Dense(1, config.angle_dim, bias=False) if config.update_angle else None
-        last = config.layers - 1
-        self.layers = nn.ModuleList(DPA3Layer(config, last=depth == last) for depth in range(config.layers))
-        std = torch.full((n_species, 2), config.env_std or 1.0)
-        self.register_buffer("env_std", std)  # (n_species, [radial, angular]), by the centre's element
+        self.layers = nn.ModuleList(DPA3Layer(config, config.layers - 1 - depth) for depth in range(config.layers))
+        self.env_std: Tensor  # (n_species, [radial, angular]), by the centre's element
+        self.register_buffer("env_std", torch.full((n_species, 2), config.env_std or 1.0))
         self._act = activation(config.activation)
 
     def forward(self, graph: Graph, vec_E3: Tensor) -> Tensor:
@@ -210,9 +209,13 @@ class DPA3Layer(nn.Module):
     per atom, then gathered, so nothing as wide as the concatenation exists per edge or per angle.
     """
 
-    def __init__(self, config: DPA3Config, last: bool) -> None:
+    def __init__(self, config: DPA3Config, layers_above: int) -> None:
         super().__init__()
-        self.config, self.last = config, last
+        self.config = config
+        # An edge is read by the next layer's nodes, an angle by the next layer's edges, so an angle two layers below the end
+        # reaches nobody. What nobody reads is not computed, and its weights have no gradient rather than a zero one:
+        # weight decay must not shrink them (deepmd-kit's does not).
+        self.updates_edges, self.updates_angles = layers_above >= 1, layers_above >= 2
         n, e, a = config.node_dim, config.edge_dim, config.angle_dim
         self.node_self = Dense(n, n)
         self.node_sym = Dense(config.axis * (n + e), n)  # rows: symm(edge), symm(neighbour)
@@ -234,18 +237,18 @@ class DPA3Layer(nn.Module):
     def forward(
         self, node_NC: Tensor, edge_EC: Tensor, angle_AC: Tensor, graph: Graph, geometry: _Geometry
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Updated (node, edge, angle); the last layer's edges and angles are nobody's input and stay as they are."""
-        layers = [self.node_edge] if self.last else [self.node_edge, self.edge_self]
+        """Updated (node, edge, angle); edges and angles that nobody above reads stay as they are."""
+        layers = [self.node_edge, self.edge_self] if self.updates_edges else [self.node_edge]
         message_EC, *edge_updates = self._edge_linear(layers, node_NC, edge_EC, graph)
         node_out = self._update_node(node_NC, edge_EC, message_EC, graph, geometry)
-        if self.last:
+        if not self.updates_edges:
             return node_out, edge_EC, angle_AC
         if self.config.update_angle:
-            u_AC, angle_update_AC = self._angle_linear(
-                [self.edge_angle_1, self.angle_self], node_NC, edge_EC, angle_AC, graph, geometry
-            )
+            angle_layers = [self.edge_angle_1, self.angle_self] if self.updates_angles else [self.edge_angle_1]
+            u_AC, *angle_updates = self._angle_linear(angle_layers, node_NC, edge_EC, angle_AC, graph, geometry)
             edge_updates.append(self._edge_from_angles(u_AC, edge_EC, graph, geometry))
-            angle_AC = self._combine(angle_AC, [angle_update_AC], self.step_angle)
+            if self.updates_angles:
+                angle_AC = self._combine(angle_AC, angle_updates, self.step_angle)
         return node_out, self._combine(edge_EC, edge_updates, self.step_edge), angle_AC
 
     def _update_node(
@@ -334,9 +337,10 @@ def _centres(graph: Graph) -> Incidence:
 
 def _side_by_side(layers: list[Dense]) -> tuple[Tensor, Tensor]:
     """Weights and biases of layers with one input, as one wide layer: one product, one gather, one activation for all."""
+    biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
     if len(layers) == 1:
-        return layers[0].weight, layers[0].bias
-    return torch.cat([layer.weight for layer in layers], dim=1), torch.cat([layer.bias for layer in layers])
+        return layers[0].weight, biases[0]
+    return torch.cat([layer.weight for layer in layers], dim=1), torch.cat(biases)
 
 
 def _symmetrise(x_EC: Tensor, geometry: _Geometry, config: DPA3Config) -> Tensor:

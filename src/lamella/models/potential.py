@@ -75,6 +75,8 @@ class Potential(nn.Module):
         self.heads = nn.ModuleList(EnergyHead(config.head, backbone.output_dim) for _ in range(heads))
         if shared and config.head.task_dim < len(self.tasks):
             raise RecipeError(f"model.head.task_dim is {config.head.task_dim}, fewer than the {len(self.tasks)} tasks.")
+        self.task_code: Tensor
+        self.baseline: Tensor
         self.register_buffer("task_code", torch.eye(len(self.tasks), config.head.task_dim))
         self.register_buffer("baseline", torch.zeros(len(self.tasks), len(self.elements), dtype=torch.float64))
 

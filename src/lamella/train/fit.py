@@ -49,6 +49,7 @@ def fit(recipe: Recipe, run: str | Path, resume: bool = False) -> Path:
         The run folder.
 
     Raises:
+        CheckpointError: nothing to resume from, or it is damaged.
         TrainingError: the folder is taken, the loss is not finite, the disk is full.
         Interrupted: SIGINT or SIGTERM; everything is saved.
         InputError: data or recipe cannot be used.
@@ -60,6 +61,11 @@ def fit(recipe: Recipe, run: str | Path, resume: bool = False) -> Path:
         )
     device = as_device(("cuda" if torch.cuda.is_available() else "cpu") if recipe.device == "auto" else recipe.device)
     last = pointed(folder, "last") if resume else None
+    if resume and last is None and (folder / "last").exists():
+        steps = ", ".join(sorted(path.name for path in folder.glob("step_*"))) or "none"
+        raise CheckpointError(
+            f"{folder / 'last'}: names no step folder of this run (there are: {steps}); write the name of one into it."
+        )
     display = make_display(recipe.training.steps)
     with torch.random.fork_rng(), _deterministic(device):
         torch.manual_seed(recipe.seed)
@@ -71,7 +77,9 @@ def fit(recipe: Recipe, run: str | Path, resume: bool = False) -> Path:
         trainer = _Trainer(recipe, folder, data, potential.to(device))
         if last is not None:
             trainer.restore(last)
-        folder.mkdir(parents=True, exist_ok=True)
+        for line in plan_lines(recipe, data, potential, trainer.samplers):
+            display.line(line)
+        folder.mkdir(parents=True, exist_ok=True)  # only now: a run that cannot begin leaves nothing behind
         if not (folder / CONFIG).exists():
             write_file(folder / CONFIG, dump_recipe(recipe))
         trainer.train(display)
@@ -88,7 +96,7 @@ class _Trainer:
         self.average = None if ema is None else MovingAverage(potential, ema)
         self.progress = Progress()
         self._draw = TaskDraw({name: task.config.weight for name, task in data.items()}, recipe.training.steps, recipe.seed)
-        self._samplers = {
+        self.samplers = {
             name: make_sampler(task.train, recipe.batch, potential, task_seed(recipe.seed, name), recipe.training.workers)
             for name, task in data.items()
         }
@@ -114,8 +122,6 @@ class _Trainer:
             display,
             self._batches(first) as stream,
         ):
-            for line in plan_lines(self.recipe, self.data, self.potential, self._samplers):
-                display.line(line)
             self._clock(restart=True)
             if first:
                 display.line(f"resuming after step {first} of {settings.steps}")
@@ -238,7 +244,7 @@ class _Trainer:
                 span = (self._draw.count(name, first), self._draw.count(name, settings.steps))
                 stream[name] = batches(
                     self.data[name].train,
-                    self._samplers[name],
+                    self.samplers[name],
                     potential.numbers,
                     potential.cutoff,
                     potential.angle_cutoff,

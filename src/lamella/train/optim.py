@@ -52,7 +52,7 @@ _CLASSES: dict[str, type[torch.optim.Adam]] = {"adam": torch.optim.Adam, "adamw"
 def build_optimizer(config: Adam | AdamW, model: nn.Module) -> torch.optim.Optimizer:
     """The optimiser over all trainable parameters, in one group: deepmd-kit decays biases too."""
     parameters = [p for p in model.parameters() if p.requires_grad]
-    return _CLASSES[config.kind](parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
+    return _CLASSES[config.kind](parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

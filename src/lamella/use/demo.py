@@ -1,4 +1,4 @@
-"""``lamella demo``: from labelled structures to a model that runs molecular dynamics, and a report on it, in a few minutes."""
+"""``lamella demo``: from labelled structures to a model that runs molecular dynamics, and a report, in minutes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def run_demo(run: Path, show: Show, demo: Demo | None = None) -> Path:
     """Lint, train, evaluate, check, simulate, report.
 
     Args:
-        run: folder to write; where it is taken the next free one is (``run-2``, ...), and an unfinished demo in it is gone on with.
+        run: folder to write; where it is taken, the next free one (``run-2``, ...); an unfinished demo in it is resumed.
         show: where words and progress go.
         demo: what to do.
 
@@ -77,25 +77,37 @@ def run_demo(run: Path, show: Show, demo: Demo | None = None) -> Path:
     folder, unfinished = free_folder(run, recipe)
     work = _Work(folder, show, demo, recipe, unfinished)
     failures: list[str] = []
-    stages = {"data": work.data, "training": work.training, "testing": work.testing, "laws": work.laws, "dynamics": work.dynamics}
+    stages = {
+        "data": work.data,
+        "training": work.training,
+        "testing": work.testing,
+        "laws": work.laws,
+        "dynamics": work.dynamics,
+    }
     show.line(f"The demo writes everything to the folder {folder}/ and takes about six minutes on two CPU cores.")
     for number, (name, stage) in enumerate([*stages.items(), ("report", work.report)], start=1):
         try:
             trouble = stage(f"[{number}/{len(stages) + 1}]")
         except Interrupted as stopped:
-            raise Interrupted(f"{stopped} Or run `lamella demo` again: it goes on where it stopped.", stopped.exit_code) from None
+            raise Interrupted(
+                f"{stopped} Or run `lamella demo` again: it goes on where it stopped.", stopped.exit_code
+            ) from None
         except LamellaError as error:
-            raise LamellaError(f"stage {number} ({name}) of the demo failed: {error} What was done is kept in {folder}/.") from error
+            raise LamellaError(
+                f"stage {number} ({name}) of the demo failed: {error} What was done is kept in {folder}/."
+            ) from error
         failures += [f"stage {number} ({name}): {trouble}"] if trouble else []
     path = folder / "report.html"
     if failures:
-        raise LamellaError(f"the demo ran to its end, but not all is well: {'; '.join(failures)}. The report, {path}, says more.")
+        raise LamellaError(
+            f"the demo ran to its end, but not all is well: {'; '.join(failures)}. The report, {path}, says more."
+        )
     show.line(f"\nDone. Open the report in a browser: {path}")
     return path
 
 
 def free_folder(run: Path, recipe: Recipe) -> tuple[Path, bool]:
-    """A folder to write: ``run``, or the first of ``run-2``, ``run-3``, ... that is free; and whether it holds this demo, unfinished.
+    """The first of ``run``, ``run-2``, ``run-3``, ... that is free or holds this demo, unfinished; and whether it does.
 
     Nothing of anybody's is ever overwritten.
     """
@@ -104,7 +116,11 @@ def free_folder(run: Path, recipe: Recipe) -> tuple[Path, bool]:
         if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
             return folder, False
         config = folder / CONFIG
-        if config.is_file() and not (folder / "report.html").exists() and config.read_text(encoding="utf-8") == dump_recipe(recipe):
+        if (
+            config.is_file()
+            and not (folder / "report.html").exists()
+            and config.read_text(encoding="utf-8") == dump_recipe(recipe)
+        ):
             return folder, True
     raise AssertionError("unreachable: counting has no end")
 
@@ -121,7 +137,8 @@ class _Work:
         structures = datasets.load(DATA)
         self.show.line(
             f"\n{mark} Looking at the data: {len(structures)} structures of water with energies and forces computed by a "
-            "quantum-chemical method (GFN2-xTB). A wrong label would spoil everything after it, so the data is checked first."
+            "quantum-chemical method (GFN2-xTB). A wrong label would spoil everything after it, so the data is checked "
+            "first."
         )
         report = lint([datasets.path(DATA)])
         for finding in report.findings:
@@ -134,7 +151,8 @@ class _Work:
     def training(self, mark: str) -> str | None:
         """Fit the model."""
         self.show.line(
-            f"\n{mark} Training: a small DPA-3 model learns to give the same forces. F is the error of a force in meV/Å; on validation "
+            f"\n{mark} Training: a small DPA-3 model learns to give the same forces. F is the error of a force in meV/Å; "
+            "on validation "
             "structures, which it does not fit, it should fall from about a thousand to well below a hundred."
         )
         if self.unfinished:
@@ -148,14 +166,16 @@ class _Work:
         path = f"embedded:{DATA}:test"
         frames = FrameList(frame_from_atoms(item, source=f"{path}#{index}") for index, item in enumerate(atoms))
         self.show.line(
-            f"\n{mark} Testing: {len(frames)} further structures, which played no part in training, show how good the model really is."
+            f"\n{mark} Testing: {len(frames)} further structures, which played no part in training, show how good the "
+            "model really is."
         )
         with self.show.progress("testing", len(frames)) as advance:
             result = evaluate(load(self.folder), frames, self.task, lambda frame, prediction: advance(1, ""))
         self._write("eval.json", {"data": [path], **result.summary()})
         forces, energy = result.errors["forces"], result.errors["energy"]
         self.show.line(
-            f"      force error {1000 * forces.rmse:.1f} meV/Å, {100 * forces.rmse / forces.label_std:.1f} % of the forces' own spread "
+            f"      force error {1000 * forces.rmse:.1f} meV/Å, {100 * forces.rmse / forces.label_std:.1f} % of the "
+            "forces' own spread "
             f"({1000 * forces.label_std:.0f} meV/Å); energy error {1000 * energy.rmse:.2f} meV/atom"
         )
         return None
@@ -163,7 +183,8 @@ class _Work:
     def laws(self, mark: str) -> str | None:
         """Check what must hold whatever was learnt."""
         self.show.line(
-            f"\n{mark} Laws of physics: turning, moving or renumbering a molecule must not change its energy, and forces must be the "
+            f"\n{mark} Laws of physics: turning, moving or renumbering a molecule must not change its energy, and forces "
+            "must be the "
             "slope of the energy, to the last digit. Measured in double precision."
         )
         model, chosen, rows = load(self.folder), self.demo.laws, []
@@ -182,7 +203,8 @@ class _Work:
         config, atoms = self.demo.dynamics, datasets.water_box()
         self.show.line(
             f"\n{mark} Molecular dynamics: {len(atoms)} atoms of liquid water move for {config.time:g} ps, started at "
-            f"{config.temperature:g} K. Nothing heats or cools them, so the total energy must stay the same: a test of forces and smoothness."
+            f"{config.temperature:g} K. Nothing heats or cools them, so the total energy must stay the same: a test of "
+            "forces and smoothness."
         )
         calculator = Calculator(load(self.folder), dtype="float64")
         trajectory = self.folder / "md.extxyz"
@@ -199,7 +221,8 @@ class _Work:
         if result.stopped is not None:
             return result.stopped
         drift = "" if result.drift is None else f"total energy drifts by {abs(result.drift):.1e} eV/atom/ps; "
-        self.show.line(f"      {drift}mean temperature {result.temperature[0]:.0f} K; {result.steps_per_second:.0f} steps/s")
+        mean = "" if result.temperature is None else f"mean temperature {result.temperature[0]:.0f} K; "
+        self.show.line(f"      {drift}{mean}{result.steps_per_second:.0f} steps/s")
         return None
 
     def report(self, mark: str) -> str | None:

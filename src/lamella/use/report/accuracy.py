@@ -49,7 +49,7 @@ _SEEN = {
     "validation": "validation structures, which training did not fit (the best step was chosen by them)",
     "test": "test structures, which played no part in training",
     "given": "structures given for this page (some may have been trained on)",
-    "training": "of the training structures themselves (there is no validation data, so expect larger errors on anything new)",
+    "training": "of the training structures (there is no validation data; expect larger errors on anything new)",
 }
 
 
@@ -61,8 +61,10 @@ def in_words(judgement: Judgement) -> Html:
     forces, energy = result.errors.get("forces"), result.errors.get("energy")
     if forces is not None:
         parts.append(
-            f"the predicted forces are off by {number(1000 * forces.rmse)} meV/Å (root mean square). The reference forces themselves "
-            f"vary by {number(1000 * forces.label_std)} meV/Å, so {percent(forces.rmse, forces.label_std)} of their variation is missed."
+            f"the predicted forces are off by {number(1000 * forces.rmse)} meV/Å (root mean square). The reference forces "
+            "themselves "
+            f"vary by {number(1000 * forces.label_std)} meV/Å, so {percent(forces.rmse, forces.label_std)} of their "
+            "variation is missed."
         )
     if energy is not None:
         start = "The energy is" if forces is not None else "the energy is"
@@ -73,7 +75,11 @@ def in_words(judgement: Judgement) -> Html:
 def accuracy_tiles(judgement: Judgement) -> list[Html]:
     """The errors as headline figures."""
     result, made = judgement.evaluation, []
-    names = {"forces": ("Force error", "meV/Å"), "energy": ("Energy error", "meV/atom"), "virial": ("Virial error", "meV/atom")}
+    names = {
+        "forces": ("Force error", "meV/Å"),
+        "energy": ("Energy error", "meV/atom"),
+        "virial": ("Virial error", "meV/atom"),
+    }
     for key, (name, unit) in names.items():
         error = result.errors.get(key)
         if error is None:
@@ -93,8 +99,10 @@ def accuracy(judgements: Sequence[Judgement], remarks: Sequence[str]) -> Html:
     parts.append(_error_table([judgement.evaluation for judgement in judgements]))
     parts.append(
         paragraph(
-            "RMSE is the root mean square error, MAE the mean absolute error, bias the mean of predicted minus reference. Spread is the "
-            "standard deviation of the reference values: the RMSE of a model that always answers their mean. Energies are taken per "
+            "RMSE is the root mean square error, MAE the mean absolute error, bias the mean of predicted minus reference. "
+            "Spread is the "
+            "standard deviation of the reference values: the RMSE of a model that always answers their mean. Energies are "
+            "taken per "
             "atom, above the sum of the model's energies per element.",
             "note",
         )
@@ -114,7 +122,11 @@ def _error_table(results: Sequence[Evaluation]) -> Html:
                 rows.append([result.task, name, error.count, *_milli(error), percent(error.rmse, error.label_std)])
     made = table(["task", "quantity, unit", "values compared", "RMSE", "MAE", "bias", "spread", "RMSE / spread"], rows)
     absent = [f"{name.split(',')[0]} (task {r.task})" for r in results for key, name in names.items() if key not in r.errors]
-    return join([made, paragraph(f"Not labelled in this data, so not judged: {'; '.join(absent)}.", "note")]) if absent else made
+    return (
+        join([made, paragraph(f"Not labelled in this data, so not judged: {'; '.join(absent)}.", "note")])
+        if absent
+        else made
+    )
 
 
 def _milli(error: Errors) -> list[float]:
@@ -126,21 +138,24 @@ _PARITY = {
         "force component",
         "eV/Å",
         "meV/Å",
-        "Every dot is one Cartesian component of the force on one atom. All is well when the dots lie on the diagonal, and the "
+        "Every dot is one Cartesian component of the force on one atom. All is well when the dots lie on the diagonal, and "
+        "the "
         "differences below form a band around zero that is far narrower than the axis above.",
     ),
     "energy": (
         "energy",
         "eV/atom",
         "meV/atom",
-        "Every dot is one structure; the energy is per atom, above the sum of energies per element, so that what is left is bonding. "
+        "Every dot is one structure; the energy is per atom, above the sum of energies per element, so that what is left "
+        "is bonding. "
         "Dots off the diagonal by the same amount everywhere would mean a wrong energy reference.",
     ),
     "virial": (
         "virial component",
         "eV/atom",
         "meV/atom",
-        "Every dot is one component of the virial per atom: how the energy answers to stretching the box, i.e. minus volume times stress. "
+        "Every dot is one component of the virial per atom: how the energy answers to stretching the box, i.e. minus "
+        "volume times stress. "
         "Its error matters for simulations at constant pressure.",
     ),
 }
@@ -156,7 +171,10 @@ def _parities(judgements: Sequence[Judgement]) -> list[Html]:
         ]
         if not groups:
             continue
-        shown, total = sum(len(x) for _, x, _ in groups), sum(j.evaluation.errors[key].count for j in judgements if key in j.evaluation.errors)
+        shown, total = (
+            sum(len(x) for _, x, _ in groups),
+            sum(j.evaluation.errors[key].count for j in judgements if key in j.evaluation.errors),
+        )
         sample = f" A random {shown:,} of {total:,} values are drawn." if shown < total else ""
         drawn.append(figure(figures.parity(f"parity-{key}", groups, quantity, unit, fine), caption + sample))
     return drawn
@@ -166,12 +184,21 @@ def by_element(judgements: Sequence[Judgement]) -> Html:
     """Force errors by element, and by task where there are several."""
     known = [j.evaluation for j in judgements if j.evaluation.by_element]
     if not known:
-        return section("elements", "Errors by element and task", [paragraph("No forces are labelled, so there is nothing to resolve.")])
+        return section(
+            "elements", "Errors by element and task", [paragraph("No forces are labelled, so there is nothing to resolve.")]
+        )
     parts: list[Html] = []
     drawn = [_element_figure(index, result, len(known)) for index, result in enumerate(known)]
     if len(known) > 1:
-        svg = figures.bars("tasks", [r.task for r in known], [1000 * r.errors["forces"].rmse for r in known], "force RMSE, meV/Å")
-        drawn.append(figure(svg, "Force error by task. Tasks with wider-ranging forces may have larger errors: compare RMSE / spread above."))
+        svg = figures.bars(
+            "tasks", [r.task for r in known], [1000 * r.errors["forces"].rmse for r in known], "force RMSE, meV/Å"
+        )
+        drawn.append(
+            figure(
+                svg,
+                "Force error by task. Tasks with wider-ranging forces may have larger errors: compare RMSE / spread above.",
+            )
+        )
     parts.append(side_by_side(drawn))
     rows: Table = [
         [result.task, symbol, error.count // 3, *_milli(error), percent(error.rmse, error.label_std)]
@@ -188,7 +215,8 @@ def _element_figure(index: int, result: Evaluation, of: int) -> Html:
     task = f" Task {result.task}." if of > 1 else ""
     return figure(
         svg,
-        "Force error by element. An element far above the others is usually rare in the training data, or in surroundings that are." + task,
+        "Force error by element. An element far above the others is usually rare in the training data, or in surroundings "
+        "that are." + task,
     )
 
 
@@ -232,7 +260,14 @@ def _worst_table(found: Sequence[FrameError]) -> Html:
         for item in found
     ]
     return table(
-        ["structure (file#index)", "atoms", "force RMSE, meV/Å", "largest force error, meV/Å", "on atom (from 0)", "energy error, meV/atom"],
+        [
+            "structure (file#index)",
+            "atoms",
+            "force RMSE, meV/Å",
+            "largest force error, meV/Å",
+            "on atom (from 0)",
+            "energy error, meV/atom",
+        ],
         rows,
     )
 
@@ -243,12 +278,22 @@ def glossary() -> Html:
         "What the words on this page mean",
         words(
             [
-                ("Potential", "A function from the positions of atoms to their energy; forces are its slope. This one was fitted to "
-                 "quantum-chemical calculations and evaluates thousands of times faster than they do."),
+                (
+                    "Potential",
+                    "A function from the positions of atoms to their energy; forces are its slope. This one was fitted to "
+                    "quantum-chemical calculations and evaluates thousands of times faster than they do.",
+                ),
                 ("Reference, label", "The energy, forces and virial that the quantum-chemical method gave for a structure."),
-                ("Training, validation", "Training structures are the ones fitted. Validation structures are held back to see how "
-                 "the model does on something new."),
-                ("meV", "A thousandth of an electronvolt: 1 meV per atom is 0.096 kJ/mol of atoms; thermal energy at 300 K is 26 meV."),
+                (
+                    "Training, validation",
+                    "Training structures are the ones fitted. Validation structures are held back to see how "
+                    "the model does on something new.",
+                ),
+                (
+                    "meV",
+                    "A thousandth of an electronvolt: 1 meV per atom is 0.096 kJ/mol of atoms; thermal energy at 300 K is "
+                    "26 meV.",
+                ),
                 ("Task", "One source of labels, i.e. one quantum-chemical method. A model may learn several side by side."),
                 ("Step", "One update of the model's weights from one small batch of structures."),
                 ("Virial", "Minus volume times stress: what the pressure is computed from."),

@@ -18,7 +18,9 @@ _NAMES = {"dpa3": "DPA-3"}
 def headline(run: Run, model: Potential | None) -> tuple[str, Html]:
     """Title and first sentence: which model, trained on what."""
     if model is None:
-        return "A run without a model", paragraph("This run has not saved a model that can be read, so only its log is shown.", "lead")
+        return "A run without a model", paragraph(
+            "This run has not saved a model that can be read, so only its log is shown.", "lead"
+        )
     kind = _NAMES.get(model.config.backbone.kind, model.config.backbone.kind)
     title = f"A {kind} potential for {_listed(model.elements)}"
     frames = [_frames(run, task, "train") for task in model.tasks]
@@ -30,7 +32,8 @@ def headline(run: Run, model: Potential | None) -> tuple[str, Html]:
     spent = f" in {duration(seconds)}" if seconds else ""
     made = f", by {int(steps):,} training steps{spent}" if steps else ""
     said = (
-        f"The model gives the energy of any arrangement of these elements, and the forces on their atoms, from positions alone. Its "
+        "The model gives the energy of any arrangement of these elements, and the forces on their atoms, from positions "
+        "alone. Its "
         f"{model.parameter_count():,} parameters were fitted {data}{source}{made}."
     )
     return title, paragraph(said, "lead")
@@ -44,9 +47,15 @@ def facts(run: Run, model: Potential | None) -> Table:
     if model is not None:
         backbone = model.config.backbone
         rows += [
-            ["model", f"{_NAMES.get(backbone.kind, backbone.kind)}, {backbone.layers} layers, widths "
-             f"{backbone.node_dim}/{backbone.edge_dim}/{backbone.angle_dim} (node/edge/angle)"],
-            ["cutoff; of angles", f"{backbone.cutoff:g} Å; {f'{model.angle_cutoff:g} Å' if model.angle_cutoff else 'no angles'}"],
+            [
+                "model",
+                f"{_NAMES.get(backbone.kind, backbone.kind)}, {backbone.layers} layers, widths "
+                f"{backbone.node_dim}/{backbone.edge_dim}/{backbone.angle_dim} (node/edge/angle)",
+            ],
+            [
+                "cutoff; of angles",
+                f"{backbone.cutoff:g} Å; {f'{model.angle_cutoff:g} Å' if model.angle_cutoff else 'no angles'}",
+            ],
             ["parameters", f"{model.parameter_count():,}"],
             ["elements", " ".join(model.elements)],
             ["precision of the weights", str(model.dtype).removeprefix("torch.")],

@@ -1,6 +1,6 @@
 """The report's drawings: matplotlib, written as inline SVG whose colours follow the page (light, dark, print).
 
-A drawing is made with four marker colours and an ink; in the SVG text each is replaced by the page's CSS variable, so that one
+A drawing is made with four marker colours and an ink; in the SVG each is replaced by a CSS variable of the page, so that one
 file serves every background. Clouds of points become small pictures inside the SVG, so that a page stays small.
 """
 
@@ -72,7 +72,6 @@ def curves(key: str, lines: Sequence[Curve], x_label: str, y_label: str, log: bo
         axes = figure.subplots()
         for line in lines:
             keep = np.isfinite(line.x) & np.isfinite(line.y) & ((line.y > 0) if log else True)
-            single = {"marker": "o", "markersize": 4} if keep.sum() == 1 else {}
             muted = line.stroke == ":"
             axes.plot(
                 line.x[keep],
@@ -81,7 +80,8 @@ def curves(key: str, lines: Sequence[Curve], x_label: str, y_label: str, log: bo
                 color=_MUTED if muted else _SERIES[line.colour % 4],
                 label=line.name,
                 linewidth=1.1 if muted or line.stroke == "--" else 1.6,
-                **single,
+                marker="o" if keep.sum() == 1 else None,
+                markersize=4,
             )
         if log:
             axes.set_yscale("log")
@@ -115,7 +115,13 @@ def parity(key: str, groups: Sequence[tuple[str, np.ndarray, np.ndarray]], quant
         figure = Figure(figsize=(_WIDTH, 4.5), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.6, 1))
         for colour, (name, reference, predicted) in enumerate(groups):
-            style = {"linestyle": "none", "marker": "o", "markeredgewidth": 0, "color": _CLOUD[colour % 4], "rasterized": True}
+            style = {
+                "linestyle": "none",
+                "marker": "o",
+                "markeredgewidth": 0,
+                "color": _CLOUD[colour % 4],
+                "rasterized": True,
+            }
             style |= {"markersize": 3.2 if len(reference) > 400 else 5, "alpha": 0.35 if len(reference) > 400 else 0.75}
             above.plot(reference, predicted, **style)
             below.plot(reference, 1000 * (predicted - reference), **style)

@@ -62,9 +62,7 @@ def _on_test_data(
     return _judged(model, chosen, frames, "test" if apart else "given", words, on_progress)
 
 
-def _on_validation_data(
-    run: Run, model: Potential, on_progress: Progress | None
-) -> tuple[list[Judgement], list[str]]:
+def _on_validation_data(run: Run, model: Potential, on_progress: Progress | None) -> tuple[list[Judgement], list[str]]:
     try:
         opened = open_tasks(load_recipe(run.folder / "config.yaml"))
     except LamellaError as error:
@@ -75,7 +73,9 @@ def _on_validation_data(
             continue
         kind, frames, words = _held_out(contents)
         if _changed(run, name, kind, frames):
-            remarks.append(f"The {kind} data of task {name} are not what they were during training: their content hash differs.")
+            remarks.append(
+                f"The {kind} data of task {name} are not what they were during training: their content hash differs."
+            )
         try:
             judgements.append(_judged(model, name, frames, kind, words, on_progress))
         except LamellaError as error:
@@ -89,13 +89,11 @@ def _held_out(task: TaskData) -> tuple[str, Frames, str]:
         return "training", task.train, f"the training data, {_paths(task.config.train)}"
     if task.config.valid is not None:
         return "validation", task.valid, f"the validation data, {_paths(task.config.valid)}"
-    share = f"{100 * task.config.valid_fraction:g} % of {_paths(task.config.train)}, chosen at random and held back from training"
+    share = f"{100 * task.config.valid_fraction:g} % of {_paths(task.config.train)}, held back at random from training"
     return "validation", task.valid, share
 
 
-def _judged(
-    model: Potential, task: str, frames: Frames, kind: str, words: str, on_progress: Progress | None
-) -> Judgement:
+def _judged(model: Potential, task: str, frames: Frames, kind: str, words: str, on_progress: Progress | None) -> Judgement:
     total, done = len(frames), 0
     if total == 0:
         raise DataError(f"{words}: there are no frames to judge the model on.")

@@ -9,7 +9,20 @@ from importlib import resources
 from string import Template
 from typing import NewType
 
-__all__ = ["Cell", "Html", "Table", "details", "figure", "figures", "join", "number", "page", "paragraph", "preformatted", "section"]
+__all__ = [
+    "Cell",
+    "Html",
+    "Table",
+    "details",
+    "figure",
+    "figures",
+    "join",
+    "number",
+    "page",
+    "paragraph",
+    "preformatted",
+    "section",
+]
 __all__ += ["percent", "subsection", "table", "text", "tile", "tiles", "words"]
 
 Html = NewType("Html", str)
@@ -36,11 +49,11 @@ def number(value: float | None, digits: int = 3) -> str:
         return "–" if value is None else str(value)
     if value == 0:
         return "0"
-    magnitude = math.floor(math.log10(abs(value)))
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")  # rounded, so that 9.999 counts as 10
+    magnitude = int(exponent)
     if magnitude < -3 or magnitude > 6:
-        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
-        return f"{mantissa}e{int(exponent)}".replace("-", "\u2212")
-    return f"{round(value, digits - 1 - magnitude):,.{max(0, digits - 1 - magnitude)}f}".replace("-", "\u2212")
+        return f"{mantissa}e{magnitude}".replace("-", "\u2212")
+    return f"{float(f'{mantissa}e{exponent}'):,.{max(0, digits - 1 - magnitude)}f}".replace("-", "\u2212")
 
 
 def percent(part: float, whole: float) -> str:
@@ -72,8 +85,10 @@ def table(header: Sequence[str], rows: Table) -> Html:
         "<tr>" + "".join(f"<td{kind}>{_cell(value)}</td>" for kind, value in zip(kinds, row, strict=True)) + "</tr>"
         for row in rows
     ]
-    return Html(f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{join([Html(b) for b in body])}\n'
-                "</tbody></table></div>")
+    return Html(
+        f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{join([Html(b) for b in body])}\n'
+        "</tbody></table></div>"
+    )
 
 
 def _is_number(column: Sequence[object]) -> bool:

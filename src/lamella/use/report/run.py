@@ -1,4 +1,4 @@
-"""What a run folder says of itself, read without guessing: a part that is missing or unreadable is a sentence, not an error."""
+"""What a run folder says of itself, read without guessing: what is missing is a sentence, not an error."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class History:
         split: ``"train"`` or ``"valid"``.
         step: (n,) optimiser steps done.
         seconds: (n,) wall time since the start, s.
-        values: (n,) by quantity: ``loss``, ``energy`` (eV/atom), ``forces`` (eV/Å), ``virial`` (eV/atom), ``lr``; NaN where not logged.
+        values: (n,) by quantity: ``loss``, ``energy`` and ``virial`` (eV/atom), ``forces`` (eV/Å), ``lr``; NaN where absent.
     """
 
     task: str
@@ -81,7 +81,8 @@ def read_run(folder: Path) -> Run:
         raise CheckpointError(f"{folder}: there is no such run folder; give the folder that `lamella train` wrote.")
     if not (folder / "config.yaml").exists() and not (folder / LOG).exists():
         raise CheckpointError(
-            f"{folder}: holds neither config.yaml nor log.jsonl, so it is no run folder; give the folder that `lamella train` wrote."
+            f"{folder}: holds neither config.yaml nor log.jsonl, so it is no run folder; give the folder that `lamella "
+            "train` wrote."
         )
     remarks: list[str] = []
     recipe_text = _text(folder / "config.yaml", remarks)

@@ -30,12 +30,23 @@ from lamella.use.report.run import History, Run
 __all__ = ["duration", "dynamics", "dynamics_tile", "laws", "laws_tile", "learning", "manifest"]
 
 _QUANTITIES = {
-    "loss": ("loss", 1.0, "The loss is the number that training makes small: a weighted sum of squared errors. Its weights may change "
-             "during training, so read the errors beside it; it should fall and then level off."),
-    "forces": ("force RMSE, meV/Å", 1000.0, "Force error. All is well when both lines fall and stay close together; a validation line that "
-               "rises while the training line still falls means overfitting."),
-    "energy": ("energy RMSE, meV/atom", 1000.0, "Energy error per atom. It is noisier than the force error, since a structure has one "
-               "energy but many forces."),
+    "loss": (
+        "loss",
+        1.0,
+        "The loss is the number that training makes small: a weighted sum of squared errors. Its weights may change "
+        "during training, so read the errors beside it; it should fall and then level off.",
+    ),
+    "forces": (
+        "force RMSE, meV/Å",
+        1000.0,
+        "Force error. All is well when both lines fall and stay close together; a validation line that "
+        "rises while the training line still falls means overfitting.",
+    ),
+    "energy": (
+        "energy RMSE, meV/atom",
+        1000.0,
+        "Energy error per atom. It is noisier than the force error, since a structure has one energy but many forces.",
+    ),
     "virial": ("virial RMSE, meV/atom", 1000.0, "Virial error per atom: how well the pressure is learnt."),
 }
 
@@ -79,13 +90,19 @@ def learning(histories: Sequence[History], spreads: Mapping[str, float]) -> Html
         steps, rates = (np.concatenate(parts) for parts in zip(*((h.step, h.values["lr"]) for h in rated), strict=True))
         order = np.argsort(steps, kind="stable")
         svg = figures.curves("lr-steps", [Curve("", steps[order], rates[order])], "step", "learning rate")
-        drawn.append(figure(svg, "Learning rate: how far each step moves the weights. It falls as the recipe says, so that training settles."))
-    if any(h.split == "train" and len(h.step) > _POINTS for h in histories):
-        intro = "Training errors are those of single batches, averaged over stretches of steps; validation errors are of all validation data."
-    else:
-        intro = "Training errors are those of single batches, so they jump about; validation errors are of all validation data."
+        drawn.append(
+            figure(
+                svg,
+                "Learning rate: how far each step moves the weights. It falls as the recipe says, so that training settles.",
+            )
+        )
+    averaged = any(h.split == "train" and len(h.step) > _POINTS for h in histories)
+    jumpy = "averaged over stretches of steps" if averaged else "so they jump about"
+    intro = f"Training errors are those of single batches, {jumpy}; validation errors are of all validation data."
     if not drawn:
-        return section("learning", "Learning curves", [paragraph("The run logged no steps, so there are no learning curves.")])
+        return section(
+            "learning", "Learning curves", [paragraph("The run logged no steps, so there are no learning curves.")]
+        )
     return section("learning", "Learning curves", [paragraph(intro), side_by_side(drawn)])
 
 
@@ -127,8 +144,15 @@ def _averaged(
 def dynamics_tile(md: Dynamics) -> Html:
     """The drift as a headline figure."""
     if md.drift is not None:
-        return tile("Energy drift in dynamics", number(abs(md.drift), 2), "eV/atom/ps", f"over {number(md.time)} ps at constant energy")
-    return tile("Dynamics", number(md.time), "ps", f"mean temperature {number(md.temperature.mean)} K" if md.temperature else "")
+        return tile(
+            "Energy drift in dynamics",
+            number(abs(md.drift), 2),
+            "eV/atom/ps",
+            f"over {number(md.time)} ps at constant energy",
+        )
+    return tile(
+        "Dynamics", number(md.time), "ps", f"mean temperature {number(md.temperature.mean)} K" if md.temperature else ""
+    )
 
 
 def dynamics(md: Dynamics | None) -> Html:
@@ -138,14 +162,18 @@ def dynamics(md: Dynamics | None) -> Html:
         return section("dynamics", "Molecular dynamics", [paragraph(words)])
     parts = [
         paragraph(
-            f"The model was used to move {md.n_atoms} atoms for {number(md.time)} ps in steps of {number(md.config.timestep)} fs "
+            f"The model was used to move {md.n_atoms} atoms for {number(md.time)} ps in steps of "
+            f"{number(md.config.timestep)} fs "
             f"({md.config.ensemble.upper()}, started at {number(md.config.temperature)} K)."
         )
     ]
     if md.stopped:
         parts.append(paragraph(f"It ended early: {md.stopped}"))
     drawn = _dynamics_figures(md)
-    parts += [_dynamics_table(md), side_by_side(drawn) if drawn else paragraph("No samples were kept, so there is nothing to draw.")]
+    parts += [
+        _dynamics_table(md),
+        side_by_side(drawn) if drawn else paragraph("No samples were kept, so there is nothing to draw."),
+    ]
     return section("dynamics", "Molecular dynamics", parts)
 
 
@@ -155,10 +183,16 @@ def _dynamics_table(md: Dynamics) -> Html:
         rows.append(["drift of the total energy: slope of a line through it", number(md.drift, 2), "eV/atom/ps"])
     if md.fluctuation is not None:
         rows.append(["fluctuation of the total energy about that line", number(1e6 * md.fluctuation, 2), "µeV/atom"])
-    for name, spread, unit in (("temperature", md.temperature, "K"), ("pressure", md.pressure, "GPa"), ("volume", md.volume, "Å³")):
+    for name, spread, unit in (
+        ("temperature", md.temperature, "K"),
+        ("pressure", md.pressure, "GPa"),
+        ("volume", md.volume, "Å³"),
+    ):
         if spread is not None:
             deviation = f" ± {number(spread.std, 2)}" if spread.std > 1e-6 * abs(spread.mean) else ""
-            rows.append([f"{name}: mean{' ± standard deviation' if deviation else ''}", f"{number(spread.mean, 4)}{deviation}", unit])
+            rows.append(
+                [f"{name}: mean{' ± standard deviation' if deviation else ''}", f"{number(spread.mean, 4)}{deviation}", unit]
+            )
     if md.steps_per_second:
         rows.append(["speed", number(md.steps_per_second, 3), "steps/s"])
     return table(["quantity", "value", "unit"], rows)
@@ -174,7 +208,8 @@ def _dynamics_figures(md: Dynamics) -> list[Html]:
     if md.drift is not None:
         lines.append(Curve("fitted line", time, 1000.0 * md.drift * (time - time.mean()) + per_atom.mean(), 1, "--"))
     conserved = (
-        "Kinetic plus potential energy, against its start. At constant energy it must not wander: a small ripple around a level line is "
+        "Kinetic plus potential energy, against its start. At constant energy it must not wander: a small ripple around a "
+        "level line is "
         "right; a slope means that forces are not the derivative of the energy, or that the time step is too long."
     )
     said = conserved if md.config.ensemble == "nve" else "Kinetic plus potential energy; the thermostat feeds and drains it."
@@ -190,7 +225,12 @@ def _dynamics_figures(md: Dynamics) -> list[Html]:
 def laws_tile(checked: Laws) -> Html:
     """How many laws hold, as a headline figure."""
     held = sum(row.passed for row in checked.rows)
-    return tile("Laws of physics", f"{held} of {len(checked.rows)}", "hold", "symmetries, forces as derivatives, smoothness, locality")
+    return tile(
+        "Laws of physics",
+        f"{held} of {len(checked.rows)}",
+        "hold",
+        "symmetries, forces as derivatives, smoothness, locality",
+    )
 
 
 def laws(checked: Laws | None) -> Html:
@@ -208,8 +248,10 @@ def laws(checked: Laws | None) -> Html:
         "Laws of physics",
         [
             paragraph(
-                "Whatever it was trained on, a potential must not care where a molecule is, how it is turned or in which order its atoms "
-                "are listed; its forces must be the slope of its energy. Each row is measured in double precision on random structures: "
+                "Whatever it was trained on, a potential must not care where a molecule is, how it is turned or in which "
+                "order its atoms "
+                "are listed; its forces must be the slope of its energy. Each row is measured in double precision on "
+                "random structures: "
                 f"the violation must stay below the bound. {verdict}"
             ),
             table(["law", "verdict", "violation", "bound", "what was done and found"], shown),

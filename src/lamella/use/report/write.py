@@ -71,9 +71,7 @@ def _model(run: Run) -> tuple[Potential | None, list[str]]:
 def _body(run: Run, model: Potential | None, judgements: Sequence[Judgement], remarks: Sequence[str]) -> list[Html]:
     curves = histories(run.log)
     spreads = {
-        j.evaluation.task: j.evaluation.errors["forces"].label_std
-        for j in judgements
-        if "forces" in j.evaluation.errors
+        j.evaluation.task: j.evaluation.errors["forces"].label_std for j in judgements if "forces" in j.evaluation.errors
     }
     made = [sections.learning(curves, spreads), accuracy.accuracy(judgements, remarks), accuracy.by_element(judgements)]
     made += [accuracy.worst_frames(judgements), sections.dynamics(run.dynamics), sections.laws(run.laws)]
@@ -112,4 +110,6 @@ _PLACES = (
 
 
 def _footer() -> Html:
-    return Html("<footer>Written by <code>lamella report</code>. This page is one file: keep it, send it, print it.</footer>")
+    return Html(
+        "<footer>Written by <code>lamella report</code>. This page is one file: keep it, send it, print it.</footer>"
+    )

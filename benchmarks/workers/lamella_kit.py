@@ -1,6 +1,6 @@
 """lamella's side of a benchmark: one timed step for each line on standard input.
 
-Usage: lamella_worker.py energy CHECKPOINT FRAME.npz | train CHECKPOINT FRAME.npz
+Usage: lamella_kit.py energy CHECKPOINT FRAME.npz | train CHECKPOINT FRAME.npz
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """deepmd-kit's side of a benchmark: runs in deepmd-kit's own environment, one timed step for each line on standard input.
 
-Usage: deepmd_worker.py make CHECKPOINT CONFIG.json | energy CHECKPOINT FRAME.npz | train CHECKPOINT FRAME.npz
+Usage: deepmd_kit.py make CHECKPOINT CONFIG.json | energy CHECKPOINT FRAME.npz | train CHECKPOINT FRAME.npz
 """
 
 import copy
