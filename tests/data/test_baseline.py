@@ -136,7 +136,7 @@ def test_label_std_is_of_energy_per_atom_and_force_components():
 def test_environment_std_matches_loops():
     rng = np.random.default_rng(2)
     frames = [frame([8, 1, 1, 6]), frame(rng.choice([1, 8], 5).tolist(), cell=8.0)]
-    std = environment_std(frames, ["H", "O", "Xe"] + ["C"], 5.0, 3.0, slots=20)
+    std = environment_std(frames, ["H", "O", "Xe", "C"], 5.0, 3.0, slots=20)
     values: dict[int, list[list[float]]] = {1: [], 8: [], 6: []}
     for item in frames:
         src, _, vec = neighbor_edges(item.positions, item.cell, item.pbc, 5.0)

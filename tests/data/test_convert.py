@@ -24,7 +24,9 @@ from lamella.errors import DataError
 def crystal(seed: int = 0) -> Atoms:
     atoms = bulk("Cu", cubic=True) * (2, 1, 1)
     atoms.rattle(0.05, seed=seed)
-    atoms.set_cell(atoms.cell.array @ (np.eye(3) + [[0.02, 0.03, 0.0], [0.0, -0.01, 0.02], [0.01, 0.0, 0.03]]), scale_atoms=True)
+    atoms.set_cell(
+        atoms.cell.array @ ([*np.eye(3), [0.02, 0.03, 0.0], [0.0, -0.01, 0.02], [0.01, 0.0, 0.03]]), scale_atoms=True
+    )
     return atoms
 
 
@@ -115,7 +117,9 @@ def test_stress_and_virial_may_differ_by_rounding():
     np.testing.assert_array_equal(frame_from_atoms(atoms).labels["virial"], atoms.info["virial"])
 
 
-@pytest.mark.parametrize("energy", ["energy", "Energy", "REF_energy", "dft_energy", "energy_qm", "TotEnergy", "label-energy"])
+@pytest.mark.parametrize(
+    "energy", ["energy", "Energy", "REF_energy", "dft_energy", "energy_qm", "TotEnergy", "label-energy"]
+)
 @pytest.mark.parametrize("forces", ["forces", "force", "DFT_forces", "REF_force"])
 def test_usual_spellings_of_reference_labels_are_guessed_and_reported(energy, forces):
     atoms = water(**{energy: -2.5})

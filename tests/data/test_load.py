@@ -53,7 +53,12 @@ def test_batch_mixes_sizes_and_periodicity_and_marks_who_carries_what():
     assert batch.labels["virial"].shape == (4, 3, 3)
     np.testing.assert_array_equal(batch.labels["forces"][first[3] :], frames[3].labels["forces"])
     assert not batch.labels["forces"][: first[1]].any()
-    assert batch.labels["energy"].tolist() == [float(frames[0].labels["energy"]), float(frames[1].labels["energy"]), 0.0, 0.0]
+    assert batch.labels["energy"].tolist() == [
+        float(frames[0].labels["energy"]),
+        float(frames[1].labels["energy"]),
+        0.0,
+        0.0,
+    ]
     assert all(value.dtype == torch.float64 for value in batch.labels.values())
     assert batch.sources == ("f#0", "f#1", "f#2", "f#3")
 

@@ -70,7 +70,7 @@ def test_extxyz_written_by_lamella_keeps_every_digit(tmp_path):
 
 
 def test_gzipped_files_and_blank_lines_between_frames_are_read_whole(tmp_path):
-    text = f"2\nenergy=1.0 pbc=\"F F F\"\n{ATOM}\n\n2\nenergy=2.0\n{ATOM}\n"
+    text = f'2\nenergy=1.0 pbc="F F F"\n{ATOM}\n\n2\nenergy=2.0\n{ATOM}\n'
     lines(tmp_path / "a.xyz", text)
     with gzip.open(tmp_path / "b.xyz.gz", "wt") as handle:
         handle.write(text)
@@ -89,7 +89,11 @@ def test_six_component_stress_in_a_comment_line_is_voigt(tmp_path):
     [
         ("empty.xyz", "", "the file is empty"),
         ("blank.xyz", "\n\n", "holds no frames"),
-        ("short.xyz", f"2\nenergy=1\n{ATOM}2\nenergy=2\nH 0 0 0\n", r"short.xyz#1: the frame announces 2 atoms but .* after 1"),
+        (
+            "short.xyz",
+            f"2\nenergy=1\n{ATOM}2\nenergy=2\nH 0 0 0\n",
+            r"short.xyz#1: the frame announces 2 atoms but .* after 1",
+        ),
         ("header.xyz", f"2\nenergy=1\n{ATOM}2\n", r"header.xyz#1: the frame announces 2 atoms but .* after 0"),
         ("few.xyz", f"1\nenergy=1\n{ATOM}", r"few.xyz#1: line 4 should be the number of atoms"),
         ("row.xyz", "2\nenergy=1\nH 0 0 0\nH 0 0\n", r"row.xyz#0: the frame cannot be read"),

@@ -50,7 +50,8 @@ def test_batch_of_a_step_is_the_same_wherever_one_starts(spec):
     assert [back.batch(step).tolist() for step in reversed(range(40))] == forward[::-1]
     epochs = [batch.tolist() for epoch in range(20) for batch in Sampler(costs, spec, 7).batches(epoch)]
     assert epochs[:40] == forward
-    assert [running.epoch(step) for step in (0, 39)][0] == 0
+    assert running.epoch(0) == 0
+    assert running.epoch(39) > 0
     assert Sampler(costs, spec, 8).batch(0).tolist() != forward[0]
 
 
@@ -67,7 +68,9 @@ def test_packing_fills_batches_nearly_to_the_budget():
 
 def test_frame_that_alone_exceeds_the_budget_is_refused_by_name():
     costs = np.array([[10, 10], [500, 20], [900, 1]])
-    with pytest.raises(DataError, match=r"f#1 alone has 500 edges, more than .* \(100\); raise the bound on edges to at least 900"):
+    with pytest.raises(
+        DataError, match=r"f#1 alone has 500 edges, more than .* \(100\); raise the bound on edges to at least 900"
+    ):
         Sampler(costs, BatchSpec(edges=100), 0, name=lambda index: f"f#{index}")
     with pytest.raises(DataError, match="the frame of index 1 alone has 20 angles"):
         Sampler(costs, BatchSpec(angles=15), 0)

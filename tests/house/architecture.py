@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FLOORS: Mapping[str, int] = {
-    "units": 0, "errors": 0, "fields": 0, "types": 0,
+    "allocator": 0, "units": 0, "errors": 0, "fields": 0, "types": 0,
     "datasets": 1, "geometry": 1,
     "data": 2, "nn": 2,
     "models": 3,

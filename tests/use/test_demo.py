@@ -16,7 +16,8 @@ from lamella.use.settings import MDConfig
 
 MINIATURE = Demo(
     overrides=("training.steps=4", "training.valid_every=2", "training.log_every=1", "tasks.water.valid_fraction=0.02"),
-    dynamics=MDConfig(time=0.002, every=1),
+    warm_up=0.001,
+    dynamics=MDConfig(time=0.002, every=1, velocities="keep"),
     laws=("translation", "sum of forces"),
 )
 

@@ -10,7 +10,7 @@ import numpy as np
 __all__ = ["energy_outliers"]
 
 _FAR_ALIKE = 12.0
-"""Robust deviations from frames of the same composition (at least 20 of them)."""
+"""Robust deviations from frames of the same composition, where there are enough of them."""
 
 _FAR = 20.0
 """Robust deviations from the per-element fit over all frames, which differ in more than noise."""
@@ -27,7 +27,8 @@ _ABSURD = 20.0
 _STRAINED = 3.0
 """Forces or virial this many times the median of the file belong to a strained structure."""
 
-_FEWEST = 10
+_FEWEST = 6
+_FEWEST_ALIKE = 20
 
 
 def energy_outliers(
@@ -111,7 +112,7 @@ def _far(residual: np.ndarray, compositions: Sequence[tuple[tuple[int, int], ...
     for row, composition in enumerate(compositions):
         groups[composition].append(row)
     for rows in groups.values():
-        if len(rows) < _FEWEST * 2:
+        if len(rows) < _FEWEST_ALIKE:
             continue
         offset = residual[rows] - np.median(residual[rows])
         alike = np.abs(offset) / _spread(offset)

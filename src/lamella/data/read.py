@@ -87,7 +87,7 @@ def iter_items(
             format, name = match[1], match[2]
     kind = format or _kind(name)
     if kind == "store":
-        yield from Store(name)
+        yield from _from_store(Store(name))
     elif kind == "extxyz":
         yield from _from_atoms(extxyz.iter_atoms(Path(name)), name, keys, report)
     elif kind == "deepmd/npy" or kind == "deepmd/npy/mixed":
@@ -100,6 +100,15 @@ def iter_items(
         yield from outputs.iter_output(name, kind, report)
     else:
         yield from _from_atoms(_ase_atoms(name, kind), name, keys, report)
+
+
+def _from_store(store: Store) -> Iterator[Frame | DataError]:
+    for index in range(len(store)):
+        try:
+            item: Frame | DataError = store[index]
+        except DataError as error:
+            item = error
+        yield item
 
 
 def _is_format(word: str) -> bool:

@@ -102,8 +102,11 @@ def find_systems(folder: Path) -> list[Path]:
 
 
 def iter_folder(folder: Path, report: ReadReport) -> Iterator[Frame | DataError]:
-    """The frames of one ``npy`` or ``npy/mixed`` system."""
-    yield from _frames(_Folder(folder), report)
+    """The frames of one ``npy`` or ``npy/mixed`` system; what is wrong with the whole of it takes the place of the rest."""
+    try:
+        yield from _frames(_Folder(folder), report)
+    except DataError as error:
+        yield error
 
 
 def split_hdf5(path: str) -> tuple[str, str]:
@@ -126,7 +129,11 @@ def iter_hdf5(path: str, report: ReadReport) -> Iterator[Frame | DataError]:
             raise DataError(f"{path}: no deepmd system (a group with type.raw) in this file; name another file or group.")
         for system in systems:
             node = root[group][system] if system else root[group]
-            yield from _frames(_Group(node, f"{file}#/{(group.strip('/') + '/' + system).strip('/')}"), report)
+            name = f"{file}#/{(group.strip('/') + '/' + system).strip('/')}"
+            try:
+                yield from _frames(_Group(node, name), report)
+            except DataError as error:
+                yield error
 
 
 @contextmanager

@@ -5,6 +5,7 @@ Every label was computed by ``scripts/label_datasets.py``; ``docs/datasets.md`` 
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import pathlib
@@ -53,8 +54,7 @@ def load(name: str, split: str | None = None) -> list[Atoms]:
 def _copy(atoms: Atoms) -> Atoms:
     """A copy that keeps the labels (``Atoms.copy`` drops the calculator)."""
     out = atoms.copy()
-    results = {k: v.copy() if hasattr(v, "copy") else v for k, v in atoms.calc.results.items()}
-    out.calc = type(atoms.calc)(out, **results)
+    out.calc = type(atoms.calc)(out, **copy.deepcopy(atoms.calc.results))
     return out
 
 

@@ -7,6 +7,7 @@ from typing import Final
 
 import torch
 
+from lamella.allocator import keep_freed_memory
 from lamella.errors import CheckpointError, InputError, nearest
 from lamella.formats import deepmd
 from lamella.models.bundle import DESCRIPTION, WEIGHTS, load_model
@@ -39,6 +40,7 @@ def load(path: str | Path, device: str | torch.device | None = None, dtype: str 
         InputError: unknown ``device`` or ``dtype``.
     """
     place, kind = as_device(device), as_dtype(dtype)
+    keep_freed_memory()
     potential = _read(Path(path))
     if kind is not None:
         potential.cast(kind)

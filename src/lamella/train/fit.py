@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from lamella.allocator import keep_freed_memory
 from lamella.data.load import batches
 from lamella.data.source import Frames
 from lamella.errors import CheckpointError, DataError, TrainingError
@@ -59,6 +60,7 @@ def fit(recipe: Recipe, run: str | Path, resume: bool = False) -> Path:
         raise TrainingError(
             f"{folder} is not empty: go on with `lamella train --resume {folder}`, or choose another folder with --run."
         )
+    keep_freed_memory()
     device = as_device(("cuda" if torch.cuda.is_available() else "cpu") if recipe.device == "auto" else recipe.device)
     last = pointed(folder, "last") if resume else None
     if resume and last is None and (folder / "last").exists():

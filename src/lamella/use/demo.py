@@ -31,8 +31,6 @@ __all__ = ["RECIPE", "Demo", "Show", "free_folder", "run_demo"]
 
 RECIPE: Final = "demo_water"
 DATA: Final = "water_gfn2"
-_PS: Final = 1.0
-"""Length of the molecular dynamics."""
 
 
 class Show(NamedTuple):
@@ -48,12 +46,14 @@ class Demo:
 
     Attributes:
         overrides: of the recipe, ``key=value``.
-        dynamics: settings of the molecular dynamics.
+        warm_up: ps at constant temperature before the molecular dynamics that is recorded.
+        dynamics: settings of the latter.
         laws: names of the laws to check; all where ``None``.
     """
 
     overrides: tuple[str, ...] = ()
-    dynamics: MDConfig = MDConfig(time=_PS)
+    warm_up: float = 0.1
+    dynamics: MDConfig = MDConfig(time=1.0, velocities="keep")
     laws: tuple[str, ...] | None = None
 
 
@@ -202,13 +202,20 @@ class _Work:
         """Run water at room temperature."""
         config, atoms = self.demo.dynamics, datasets.water_box()
         self.show.line(
-            f"\n{mark} Molecular dynamics: {len(atoms)} atoms of liquid water move for {config.time:g} ps, started at "
-            f"{config.temperature:g} K. Nothing heats or cools them, so the total energy must stay the same: a test of "
+            f"\n{mark} Molecular dynamics: {len(atoms)} atoms of liquid water move for {config.time:g} ps, after a warm-up to "
+            f"{config.temperature:g} K. Nothing heats or cools them then, so the total energy must stay the same: a test of "
             "forces and smoothness."
         )
         calculator = Calculator(load(self.folder), dtype="float64")
+        warm_up = MDConfig(
+            ensemble="nvt",
+            temperature=config.temperature,
+            time=self.demo.warm_up,
+            timestep=config.timestep,
+            thermostat_time=20.0,
+        )
         trajectory = self.folder / "md.extxyz"
-        with self.show.progress("dynamics", config.steps) as advance:
+        with self.show.progress("dynamics", warm_up.steps + config.steps) as advance:
             done = 0
 
             def on_sample(sample: MDSample) -> None:
@@ -216,8 +223,12 @@ class _Work:
                 advance(sample.step - done, f"{sample.temperature:.0f} K")
                 done = sample.step
 
-            result = run_md(atoms, calculator, config, trajectory, on_sample)
-        self._write("md.json", {"structure": "embedded:water_box", "trajectory": trajectory.name, **result.summary()})
+            result = run_md(atoms, calculator, warm_up, None, on_sample)
+            if result.stopped is None:
+                done = 0
+                result = run_md(result.atoms, calculator, config, trajectory, on_sample)
+        origin = f"embedded:water_box after {warm_up.time:g} ps at {warm_up.temperature:g} K"
+        self._write("md.json", {"structure": origin, "trajectory": trajectory.name, **result.summary()})
         if result.stopped is not None:
             return result.stopped
         drift = "" if result.drift is None else f"total energy drifts by {abs(result.drift):.1e} eV/atom/ps; "

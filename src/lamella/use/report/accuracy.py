@@ -62,9 +62,8 @@ def in_words(judgement: Judgement) -> Html:
     if forces is not None:
         parts.append(
             f"the predicted forces are off by {number(1000 * forces.rmse)} meV/Å (root mean square). The reference forces "
-            "themselves "
-            f"vary by {number(1000 * forces.label_std)} meV/Å, so {percent(forces.rmse, forces.label_std)} of their "
-            "variation is missed."
+            f"themselves vary by {number(1000 * forces.label_std)} meV/Å (standard deviation), so the error is "
+            f"{percent(forces.rmse, forces.label_std)} of that; a model that knew nothing would have 100 %."
         )
     if energy is not None:
         start = "The energy is" if forces is not None else "the energy is"
@@ -261,11 +260,11 @@ def _worst_table(found: Sequence[FrameError]) -> Html:
     ]
     return table(
         [
-            "structure (file#index)",
+            "structure (file#index, from 0)",
             "atoms",
             "force RMSE, meV/Å",
             "largest force error, meV/Å",
-            "on atom (from 0)",
+            "on atom, from 0",
             "energy error, meV/atom",
         ],
         rows,

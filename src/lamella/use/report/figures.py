@@ -80,6 +80,7 @@ def curves(key: str, lines: Sequence[Curve], x_label: str, y_label: str, log: bo
                 color=_MUTED if muted else _SERIES[line.colour % 4],
                 label=line.name,
                 linewidth=1.1 if muted or line.stroke == "--" else 1.6,
+                alpha=0.7 if line.stroke == "--" else 1.0,
                 marker="o" if keep.sum() == 1 else None,
                 markersize=4,
             )

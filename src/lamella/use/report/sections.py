@@ -209,8 +209,8 @@ def _dynamics_figures(md: Dynamics) -> list[Html]:
         lines.append(Curve("fitted line", time, 1000.0 * md.drift * (time - time.mean()) + per_atom.mean(), 1, "--"))
     conserved = (
         "Kinetic plus potential energy, against its start. At constant energy it must not wander: a small ripple around a "
-        "level line is "
-        "right; a slope means that forces are not the derivative of the energy, or that the time step is too long."
+        "level line is right; a slope means that forces are not the derivative of the energy, or that the time step is too "
+        "long. For scale: at 300 K the motion of the atoms carries 39 meV/atom."
     )
     said = conserved if md.config.ensemble == "nve" else "Kinetic plus potential energy; the thermostat feeds and drains it."
     return [

@@ -84,7 +84,7 @@ def _header(run: Run, model: Potential | None, judgements: Sequence[Judgement]) 
     shown = accuracy.accuracy_tiles(judgements[0]) if len(judgements) == 1 else []
     shown += [sections.dynamics_tile(run.dynamics)] if run.dynamics else []
     shown += [sections.laws_tile(run.laws)] if run.laws else []
-    links = "".join(f'<a href="#{key}">{name}</a>' for key, name in _PLACES)
+    links = "\n".join(f'<a href="#{key}">{name}</a>' for key, name in _PLACES)
     parts = [
         Html("<header>"),
         Html(f"<h1>{text(title)}</h1>"),
