@@ -20,13 +20,13 @@ from lamella.data.convert import (
 from lamella.data.keys import LabelKeys, ReadReport
 from lamella.errors import DataError
 
+STRAIN = np.array([[0.02, 0.03, 0.0], [0.0, -0.01, 0.02], [0.01, 0.0, 0.03]])
+
 
 def crystal(seed: int = 0) -> Atoms:
     atoms = bulk("Cu", cubic=True) * (2, 1, 1)
     atoms.rattle(0.05, seed=seed)
-    atoms.set_cell(
-        atoms.cell.array @ ([*np.eye(3), [0.02, 0.03, 0.0], [0.0, -0.01, 0.02], [0.01, 0.0, 0.03]]), scale_atoms=True
-    )
+    atoms.set_cell(atoms.cell.array @ (np.eye(3) + STRAIN), scale_atoms=True)
     return atoms
 
 
@@ -150,8 +150,11 @@ def test_two_candidates_that_differ_are_refused_naming_both():
 
 def test_free_energy_is_not_the_energy_where_there_is_one():
     atoms = water()
-    atoms.calc = SinglePointCalculator(atoms, energy=-1.0, free_energy=-1.5)
-    assert float(frame_from_atoms(atoms).labels["energy"]) == -1.0
+    report = ReadReport()
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.0, free_energy=-1.5, energies=np.zeros(3))
+    assert float(frame_from_atoms(atoms, report=report).labels["energy"]) == -1.0
+    assert "not used: 'free_energy'" in "; ".join(report.lines())
+    assert not report.guessed
     atoms.calc = SinglePointCalculator(atoms, free_energy=-1.5)
     assert float(frame_from_atoms(atoms).labels["energy"]) == -1.5
 

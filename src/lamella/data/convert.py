@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from lamella.data.keys import Candidate, LabelKeys, ReadReport, choose
+from lamella.data.keys import AGREES, Candidate, LabelKeys, ReadReport, choose
 from lamella.data.refusal import ContradictionError, NotFiniteError, WrongShapeError
 from lamella.errors import DataError
 from lamella.fields import FIELDS
@@ -220,7 +220,7 @@ def _take_stress(
             f"{source}: stress and virial contradict each other ({_ratio(virial, given)}; virial must be -volume × stress, "
             "in eV); repair the frame, or name the one to trust (keys.stress or keys.virial)."
         )
-    report.ignored[key, "agrees with the virial"] += 1
+    report.ignored[key, AGREES] += 1
 
 
 def _ratio(virial: np.ndarray, given: np.ndarray) -> str:

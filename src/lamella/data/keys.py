@@ -30,6 +30,14 @@ _WORDS: dict[Quantity, tuple[str, ...]] = {
     "virial": ("virial", "virials"),
 }
 _REFERENCE = frozenset({"ref", "reference", "dft", "qm", "label", "labels", "target", "true", "total", "tot", "potential"})
+AGREES = "agrees with the virial"
+"""Why a stress beside a virial is not used."""
+
+_PER_ATOM = "one value per atom"
+_FREE = "the energy is used"
+_HARMLESS = frozenset({AGREES, _PER_ATOM, _FREE})
+"""Reasons that deserve no warning: calculators write these beside every energy."""
+
 _LOOSE = re.compile(r"energ|force|stress|virial", re.IGNORECASE)
 _SPLIT = re.compile(r"[_\-. ]+|(?<=[a-z])(?=[A-Z])")
 
@@ -84,7 +92,8 @@ class ReadReport:
     def guessed(self) -> bool:
         """Whether anything deserves a warning: a key that is not the label's own name, or one left unused."""
         plain = {("energy", "energy"), ("forces", "forces"), ("virial", "virial"), ("virial", "stress")}
-        return bool(self.ignored or self.notes or set(self.used) - plain)
+        left = [reason for _, reason in self.ignored if reason not in _HARMLESS]
+        return bool(left or self.notes or set(self.used) - plain)
 
     def lines(self) -> list[str]:
         """One line per label and per unused key."""
@@ -162,5 +171,7 @@ def _why_not(key: str, chosen: Mapping[Quantity, Candidate]) -> str:
     if key in ("stress", "virial"):
         return "the other of stress and virial was named"
     if key == "free_energy" and "energy" in chosen:
-        return f"{chosen['energy'].key!r} is the energy"
+        return _FREE
+    if key in ("energies", "stresses"):
+        return _PER_ATOM
     return "not known as a label; name it to use it"

@@ -202,8 +202,8 @@ class _Work:
         """Run water at room temperature."""
         config, atoms = self.demo.dynamics, datasets.water_box()
         self.show.line(
-            f"\n{mark} Molecular dynamics: {len(atoms)} atoms of liquid water move for {config.time:g} ps, after a warm-up to "
-            f"{config.temperature:g} K. Nothing heats or cools them then, so the total energy must stay the same: a test of "
+            f"\n{mark} Molecular dynamics: {len(atoms)} atoms of liquid water move for {config.time:g} ps, after a warm-up "
+            f"to {config.temperature:g} K. Nothing heats or cools them then, so the total energy must stay the same: a test of "
             "forces and smoothness."
         )
         calculator = Calculator(load(self.folder), dtype="float64")
