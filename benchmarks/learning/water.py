@@ -4,8 +4,9 @@
     python benchmarks/learning/water.py table --out runs/learning      # table.json, curve.svg and a Markdown table
 
 Needs ../shared/data (PBE0+TS water) and deepmd-kit in .envs/deepmd (`make deepmd`). Every 200 steps both codes save a checkpoint;
-lamella evaluates all of them, deepmd-kit's too, on all 80 validation frames, so that one ruler measures both. Initial weights are
-each code's own random ones, from the same distributions. deepmd-kit does no validation of its own; lamella's time includes its own.
+lamella evaluates all of them, deepmd-kit's too, on all 80 validation frames, so that one ruler measures both. Both start from the same
+random weights and baseline; the order of the frames is each code's own. deepmd-kit does no validation of its own; lamella's time
+includes its own.
 """
 
 from __future__ import annotations
@@ -22,9 +23,16 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import torch
 
 from lamella.data.source import open_frames
+from lamella.formats.deepmd import read_checkpoint
 from lamella.formats.load import load
+from lamella.train.fit import CONFIG
+from lamella.train.optim import build_optimizer
+from lamella.train.prepare import build_potential, open_tasks
+from lamella.train.recipe import dump_recipe, load_recipe
+from lamella.train.state import Progress, point, save_checkpoint, write_file
 from lamella.use.evaluate import evaluate
 
 HERE = Path(__file__).parent
@@ -48,32 +56,51 @@ def main() -> None:
 
 
 def train(out: Path, shared: Path, deepmd: Path) -> None:
-    """Both codes at once, one thread each, so that they share the machine fairly."""
+    """Both codes from the same weights, at once, one thread each, so that they share the machine fairly."""
     threads = {name: "1" for name in ("OMP_NUM_THREADS", "DP_INTRA_OP_PARALLELISM_THREADS", "DP_INTER_OP_PARALLELISM_THREADS")}
     environment = {**os.environ, **threads}
     (out / "dp").mkdir(parents=True)
     settings = json.loads(DEEPMD_INPUT.read_text())
     settings["training"]["training_data"]["systems"] = [str(shared / f"data/water_pbe0ts_npy/data_{k}") for k in range(3)]
     (out / "dp" / "input.json").write_text(json.dumps(settings, indent=1))
-    data = [f"tasks.water.{key}=[{shared}/data/water_pbe0ts/{key}.extxyz]" for key in ("train", "valid")]
+    (out / "dp" / "model.json").write_text(json.dumps(settings["model"]))
+    maker = [deepmd.with_name("python").absolute(), HERE.parent / "workers" / "deepmd_kit.py", "make"]
+    subprocess.run([*maker, out / "dp" / "init.pt", out / "dp" / "model.json"], check=True, capture_output=True)
+    start_from(out / "dp" / "init.pt", out / "lam", shared)
     with open(out / "dp" / "dp.log", "w") as dp_log, open(out / "lam.log", "w") as lam_log:
         theirs = subprocess.Popen(
-            [deepmd.resolve(), "--pt", "train", "input.json", "--skip-neighbor-stat"],
+            [deepmd.absolute(), "--pt", "train", "input.json", "--init-model", "init.pt", "--skip-neighbor-stat"],
             cwd=out / "dp", env=environment, stdout=dp_log, stderr=dp_log,
         )  # fmt: skip
         ours = subprocess.Popen(
-            [Path(sys.executable).parent / "lamella", "train", RECIPE, *data, "--run", out / "lam"],
+            [Path(sys.executable).parent / "lamella", "train", "--resume", out / "lam"],
             env=environment, stdout=lam_log, stderr=lam_log,
         )  # fmt: skip
         if ours.wait() or theirs.wait():
             raise SystemExit(f"a run failed; see {out / 'lam.log'} and {out / 'dp' / 'dp.log'}")
 
 
+def start_from(checkpoint: Path, run: Path, shared: Path) -> None:
+    """A run of lamella at step 0 with the weights of ``checkpoint``, which gets the baseline that lamella fitted."""
+    data = [f"tasks.water.{key}=[{shared}/data/water_pbe0ts/{key}.extxyz]" for key in ("train", "valid")]
+    recipe = load_recipe(RECIPE, data)
+    potential = build_potential(recipe, open_tasks(recipe))
+    weights = read_checkpoint(checkpoint).state_dict()
+    potential.load_state_dict({**weights, "baseline": potential.baseline})
+    run.mkdir()
+    write_file(run / CONFIG, dump_recipe(recipe))
+    save_checkpoint(run, potential, build_optimizer(recipe.optimizer, potential), None, Progress())
+    point(run, "last", 0)
+    content = torch.load(checkpoint, weights_only=True)
+    content["model"]["model.Default.atomic_model.out_bias"][0, :, 0] = potential.baseline[0]
+    torch.save(content, checkpoint)
+
+
 def make_table(out: Path, shared: Path) -> None:
     """Errors of every checkpoint on all validation frames, against steps and wall time."""
     frames = open_frames([shared / "data" / "water_pbe0ts" / "valid.extxyz"])
     paths = {
-        "lamella": sorted((out / "lam").glob("step_*")),
+        "lamella": sorted((out / "lam").glob("step_*"))[1:],
         "deepmd-kit": sorted((out / "dp").glob("model.ckpt-*.pt"), key=lambda path: int(path.stem.split("-")[1])),
     }
     seconds = {"lamella": lamella_seconds(out / "lam" / "log.jsonl"), "deepmd-kit": deepmd_seconds(out / "dp" / "dp.log")}

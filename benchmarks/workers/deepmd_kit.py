@@ -22,7 +22,7 @@ def make(checkpoint, config):
         params = json.load(file)
     torch.manual_seed(0)
     model = get_model(copy.deepcopy(params))
-    torch.save({"model": ModelWrapper(model, model_params=params).state_dict()}, checkpoint)
+    torch.save({"model": ModelWrapper(model, model_params=params).state_dict(), "optimizer": {}}, checkpoint)
 
 
 def energy_step(checkpoint, frame):

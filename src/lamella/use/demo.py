@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+
+import torch
 
 from lamella import datasets
 from lamella.data.convert import frame_from_atoms
@@ -87,7 +89,8 @@ def run_demo(run: Path, show: Show, demo: Demo | None = None) -> Path:
     show.line(f"The demo writes everything to the folder {folder}/ and takes about six minutes on two CPU cores.")
     for number, (name, stage) in enumerate([*stages.items(), ("report", work.report)], start=1):
         try:
-            trouble = stage(f"[{number}/{len(stages) + 1}]")
+            with _one_thread():
+                trouble = stage(f"[{number}/{len(stages) + 1}]")
         except Interrupted as stopped:
             raise Interrupted(
                 f"{stopped} Or run `lamella demo` again: it goes on where it stopped.", stopped.exit_code
@@ -125,6 +128,21 @@ def free_folder(run: Path, recipe: Recipe) -> tuple[Path, bool]:
     raise AssertionError("unreachable: counting has no end")
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Inside the block torch computes on one core.
+
+    For graphs this small more threads gain little, and on a busy machine they wait for each other (ten times slower was
+    seen); and so the numbers do not depend on how many cores there are.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class _Work:
     """The stages; each says what it does and why, and returns what is not well, if anything."""
 
@@ -153,7 +171,7 @@ class _Work:
         self.show.line(
             f"\n{mark} Training: a small DPA-3 model learns to give the same forces. F is the error of a force in meV/Å; "
             "on validation "
-            "structures, which it does not fit, it should fall from about a thousand to well below a hundred."
+            "structures, which it does not fit, it should fall from about a thousand to below a hundred."
         )
         if self.unfinished:
             self.show.line(f"      {self.folder}/ holds an unfinished demo: going on with it.")
@@ -203,8 +221,8 @@ class _Work:
         config, atoms = self.demo.dynamics, datasets.water_box()
         self.show.line(
             f"\n{mark} Molecular dynamics: {len(atoms)} atoms of liquid water move for {config.time:g} ps, after a warm-up "
-            f"to {config.temperature:g} K. Nothing heats or cools them then, so the total energy must stay the same: a test of "
-            "forces and smoothness."
+            f"to {config.temperature:g} K. Nothing heats or cools them then, so the total energy must stay the same: a test "
+            "of forces and smoothness."
         )
         calculator = Calculator(load(self.folder), dtype="float64")
         warm_up = MDConfig(

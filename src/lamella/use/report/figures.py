@@ -88,7 +88,10 @@ def curves(key: str, lines: Sequence[Curve], x_label: str, y_label: str, log: bo
             axes.set_yscale("log")
             _readable_decades(axes)
         axes.set(xlabel=x_label, ylabel=y_label)
-        if any(line.name for line in lines):
+        named = [line.name for line in lines if line.name]
+        if 0 < len(named) <= 3 and sum(map(len, named)) < 45:  # a line of it fits above the drawing
+            axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, borderaxespad=0.2, columnspacing=1.2)
+        elif named:
             axes.legend(loc="best")
         return _svg(figure, key, f"{y_label} against {x_label}")
 

@@ -82,7 +82,7 @@ def learning(histories: Sequence[History], spreads: Mapping[str, float]) -> Html
             if key == "forces" and len(spreads) == 1:
                 ends = np.array([min(c.x.min() for c in chosen), max(c.x.max() for c in chosen)])
                 level = 1000.0 * next(iter(spreads.values()))
-                chosen.append(Curve("spread of reference forces", ends, np.array([level, level]), 0, ":"))
+                chosen.append(Curve("spread of labels", ends, np.array([level, level]), 0, ":"))
             said = caption if axis == "steps" else f"The same against wall time ({label.split(',')[0]})."
             drawn.append(figure(figures.curves(f"{key}-{axis}", chosen, x_label, label, log=True), said))
     rated = [h for h in histories if h.split == "train" and "lr" in h.values]
@@ -145,10 +145,10 @@ def dynamics_tile(md: Dynamics) -> Html:
     """The drift as a headline figure."""
     if md.drift is not None:
         return tile(
-            "Energy drift in dynamics",
+            "Energy drift",
             number(abs(md.drift), 2),
             "eV/atom/ps",
-            f"over {number(md.time)} ps at constant energy",
+            f"over {number(md.time)} ps of dynamics",
         )
     return tile(
         "Dynamics", number(md.time), "ps", f"mean temperature {number(md.temperature.mean)} K" if md.temperature else ""
