@@ -59,9 +59,6 @@ WATER_BOXES = [  # volume is relative to 1 g/cm3
     {"split": "train", "temperature": 300, "volume": 1.00, "gfn1_steps": 300},
     {"split": "test", "temperature": 330, "volume": 1.00, "gfn1_steps": 200},
     {"split": "train", "temperature": 350, "volume": 0.95, "gfn1_steps": 200},
-    {"split": "train", "temperature": 450, "volume": 1.05, "gfn1_steps": 200},
-    {"split": "train", "temperature": 300, "volume": 0.98, "gfn1_steps": 200},
-    {"split": "train", "temperature": 400, "volume": 1.00, "gfn1_steps": 200},
 ]
 BOX_MOLECULES, GFN2_STEPS, GFN2_SKIP, GFN2_STRIDE = 16, 60, 8, 4
 CLUSTER_SIZES = (2, 3, 4, 5, 6, 7, 8, 16)

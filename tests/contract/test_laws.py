@@ -43,7 +43,7 @@ def test_every_task_obeys_every_law(task_dim):
     assert checks.passed, f"\n{checks}"
 
 
-@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.pt")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*sorted(GOLDEN.glob("*.pt")), GOLDEN / "trained_water"], ids=lambda path: path.stem)
 def test_golden_models_obey_every_law(path):
     model = load(path)
     backbone = model.config.backbone
