@@ -57,7 +57,7 @@ def main() -> None:
 
 def train(out: Path, shared: Path, deepmd: Path) -> None:
     """Both codes from the same weights, at once, one thread each, so that they share the machine fairly."""
-    threads = {name: "1" for name in ("OMP_NUM_THREADS", "DP_INTRA_OP_PARALLELISM_THREADS", "DP_INTER_OP_PARALLELISM_THREADS")}
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "DP_INTRA_OP_PARALLELISM_THREADS", "DP_INTER_OP_PARALLELISM_THREADS"), "1")
     environment = {**os.environ, **threads}
     (out / "dp").mkdir(parents=True)
     settings = json.loads(DEEPMD_INPUT.read_text())
@@ -166,7 +166,9 @@ def markdown(curves: dict[str, list[dict[str, float]]], std: float) -> str:
     for ours in curves["lamella"]:
         other = theirs.get(ours["step"])
         cells = (f"{1e3 * other['forces_rmse']:.0f}", f"{other['minutes']:.1f}") if other else ("", "")
-        lines.append(f"| {ours['step']:.0f} | {1e3 * ours['forces_rmse']:.0f} | {ours['minutes']:.1f} | {cells[0]} | {cells[1]} |")
+        lines.append(
+            f"| {ours['step']:.0f} | {1e3 * ours['forces_rmse']:.0f} | {ours['minutes']:.1f} | {cells[0]} | {cells[1]} |"
+        )
     return "\n".join(lines)
 
 

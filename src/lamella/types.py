@@ -22,7 +22,8 @@ class Frame:
         positions: (n, 3) float64, Å.
         cell: (3, 3) float64, Å; rows are the lattice vectors; zero rows where there is none.
         pbc: (3,) bool, periodic along each lattice vector.
-        labels: reference values by name, only names of :data:`lamella.fields.FIELDS`; absent means absent, never NaN or zero.
+        labels: reference values by name, only names of :data:`lamella.fields.FIELDS`; absent means absent,
+            never NaN or zero.
         source: where it came from, for messages: ``"water.xyz#12"`` is the frame of index 12 (from 0) of ``water.xyz``.
     """
 
@@ -60,7 +61,8 @@ class Incidence(NamedTuple):
 class Graph:
     """One or many frames of any size, periodic or not, concatenated: no padding, no truncation.
 
-    N atoms, E directed edges, Q edges within the angle cutoff, A angles, F frames. Geometry enters a model through ``vec`` alone.
+    N atoms, E directed edges, Q edges within the angle cutoff, A angles, F frames. Geometry enters a model through
+    ``vec`` alone.
 
     Attributes:
         species: (N,) int64, index of the atom's element in the model's element list.
@@ -70,7 +72,8 @@ class Graph:
         vec: (E, 3) float64, Å: r_j + shift - r_i.
         short: (Q,) int64, the edges within the angle cutoff, in order of edges.
         angle_j: angles by their receiving edge j, a position in ``short``; sorted.
-        angle_k: angles by their other edge k, a position in ``short``. Every ordered pair (j, k) of one centre occurs, j = k too.
+        angle_k: angles by their other edge k, a position in ``short``. Every ordered pair (j, k) of one centre occurs,
+            j = k too.
     """
 
     species: Tensor
@@ -135,8 +138,8 @@ class Batch:
 
     Attributes:
         graph: all frames, concatenated.
-        labels: reference values by name, float64: (F, ...) for a quantity of the frame, (N, ...) for one of the atom; zero where
-            a frame does not carry the label.
+        labels: reference values by name, float64: (F, ...) for a quantity of the frame, (N, ...) for one of the atom; zero
+            where a frame does not carry the label.
         carries: for each name in ``labels``, (F,) bool: which frames carry it.
         sources: where each frame came from, for messages.
     """

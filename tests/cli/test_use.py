@@ -119,7 +119,9 @@ def test_md_that_explodes_says_so_and_keeps_the_trajectory(command):
         (("model", "missing.xyz"), "missing.xyz: no such file"),
         (("missing", "box.xyz"), "missing: no such file or folder"),
         (("model", "model/model.json"), "no such file"),
-        (("model", "box.xyz@7"), "ASE cannot read"),
+        (("model", "box.xyz@7"), "none of index 7"),
+        (("model", "box.xyz@first"), "ASE cannot read"),
+        (("model", "box.xyz", "--device", "mps"), "'mps'"),
         (("model", "box.xyz@0:2"), "one is needed"),
         (("model", "box.xyz", "--time", "-1"), "time = -1.0"),
         (("model", "box.xyz", "--pressure", "1"), "choose npt"),
@@ -140,7 +142,16 @@ def test_md_without_neighbours_is_refused(command):
     far = dimer()[[0, 3]]
     far.positions[1] = far.positions[0] + 20.0
     write("far.xyz", far, format="extxyz")
-    assert "no atom has a neighbour" in refused(command("md", "model", "far.xyz"))
+    assert "far.xyz: no atom has a neighbour" in refused(command("md", "model", "far.xyz"))
+    assert "far.xyz: no atom has a neighbour" in refused(command("relax", "model", "far.xyz"))
+
+
+def test_md_takes_the_last_frame_behind_a_blank_line(command):
+    write("a.xyz", [dimer()], format="extxyz")
+    write("b.xyz", [water_box()], format="extxyz")
+    Path("both.xyz").write_text(Path("a.xyz").read_text() + "\n\n" + Path("b.xyz").read_text())
+    assert command("md", "model", "both.xyz", "--time", "0.001").exit_code == 0
+    assert len(read("md.extxyz")) == len(water_box())
 
 
 def test_relax_reports_convergence_honestly(command):

@@ -12,6 +12,7 @@ from contract.models import MUTANTS, POLYNOMIAL, FlatCutoff, NotANumber, build, 
 from golden_models import GOLDEN
 from lamella.errors import InputError
 from lamella.formats.load import load
+from lamella.models.bundle import save_model
 from lamella.use.laws import LAWS, check_law
 
 KINDS = {
@@ -113,6 +114,14 @@ def test_check_leaves_the_model_alone(dtype):
 def test_same_seed_same_figures():
     model = build(layers=1)
     assert lamella.check(model, seed=3) == lamella.check(model, seed=3)
+
+
+def test_a_path_is_a_model_too_and_anything_else_is_refused(tmp_path):
+    model = build(layers=1)
+    save_model(model, tmp_path)
+    assert lamella.check(str(tmp_path)) == lamella.check(model)
+    with pytest.raises(InputError, match="a NoneType is none"):
+        lamella.check(None)
 
 
 def test_unknown_task_and_law_are_refused_with_the_nearest_name():

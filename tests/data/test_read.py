@@ -15,7 +15,7 @@ from ase.calculators.emt import EMT
 from ase.io import write
 
 from lamella.data.digest import frame_digest
-from lamella.data.extxyz import write_frames
+from lamella.data.extxyz import read_atoms, write_frames
 from lamella.data.keys import LabelKeys, ReadReport
 from lamella.data.read import iter_frames
 from lamella.data.source import open_frames
@@ -78,6 +78,41 @@ def test_gzipped_files_and_blank_lines_between_frames_are_read_whole(tmp_path):
         assert [float(frame.labels["energy"]) for frame in read(tmp_path / name)] == [1.0, 2.0]
 
 
+def test_a_byte_order_mark_and_windows_line_ends_change_nothing(tmp_path):
+    text = f"2\nenergy=1.0\n{ATOM}" * 2
+    (tmp_path / "a.xyz").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert [float(frame.labels["energy"]) for frame in read(tmp_path / "a.xyz")] == [1.0, 1.0]
+
+
+def test_a_last_line_without_its_end_is_whole_where_it_has_all_columns(tmp_path):
+    assert len(read(lines(tmp_path / "a.xyz", f"2\nenergy=1.0\n{ATOM}".rstrip()))) == 1
+    assert len(read(lines(tmp_path / "b.xyz", "1\nenergy=1.0 a=1 b=2 c=3 d=4 e=5\nH 0 0 0"))) == 1
+
+
+def test_bytes_that_are_no_text_and_broken_compression_are_refused_by_name(tmp_path):
+    text = f"2\nenergy=1.0\n{ATOM}" * 200
+    (tmp_path / "latin.xyz").write_bytes(text.replace("energy", 'note="caf\xe9" energy').encode("latin-1"))
+    (tmp_path / "cut.xyz.gz").write_bytes(gzip.compress(text.encode())[:-40])
+    (tmp_path / "plain.xyz.gz").write_text(text)
+    for name, message in (("latin.xyz", "no text in UTF-8"), ("cut.xyz.gz", "cut short"), ("plain.xyz.gz", "damaged")):
+        with pytest.raises(DataError, match=f"{name}: .*{message}"):
+            read(tmp_path / name)
+
+
+def test_one_frame_is_found_by_its_index_without_reading_what_follows(tmp_path):
+    path = tmp_path / "a.xyz"
+    lines(path, f"2\nenergy=0\n{ATOM}\n\n2\nenergy=1\n{ATOM}2\nenergy=2\n{ATOM}")
+    for index, energy in ((0, 0.0), (2, 2.0), (-1, 2.0), (-3, 0.0)):
+        assert read_atoms(path, index).get_potential_energy() == energy
+    for index in (3, -4):
+        with pytest.raises(DataError, match=rf"it has 3 frames, so none of index {index};"):
+            read_atoms(path, index)
+    path.write_text(path.read_text().rstrip()[:-4])
+    assert read_atoms(path, 1).get_potential_energy() == 1.0
+    with pytest.raises(DataError, match="#2: the file ends in the middle"):
+        read_atoms(path, -1)
+
+
 def test_six_component_stress_in_a_comment_line_is_voigt(tmp_path):
     path = lines(tmp_path / "a.xyz", f'2\nLattice="2 0 0 0 2 0 0 0 2" stress="1 2 3 4 5 6" energy=0\n{ATOM}')
     (frame,) = read(path)
@@ -97,6 +132,14 @@ def test_six_component_stress_in_a_comment_line_is_voigt(tmp_path):
         ("header.xyz", f"2\nenergy=1\n{ATOM}2\n", r"header.xyz#1: the frame announces 2 atoms but .* after 0"),
         ("few.xyz", f"1\nenergy=1\n{ATOM}", r"few.xyz#1: line 4 should be the number of atoms"),
         ("row.xyz", "2\nenergy=1\nH 0 0 0\nH 0 0\n", r"row.xyz#0: the frame cannot be read"),
+        (
+            "cut.xyz",
+            f"2\nenergy=1\n{ATOM}2\nenergy=2\nH 0 0 0\nH 0 0",
+            r"cut.xyz#1: the file ends in the middle of the last atom's line \('H 0 0'\)",
+        ),
+        ("digit.xyz", "²\nenergy=1\nH 0 0 0\n", r"digit.xyz#0: line 1 should be the number of atoms"),
+        ("true.xyz", f"2\nenergy=T\n{ATOM}", r"true.xyz#0: 'energy' \(read as energy\) is not a number but 'True'"),
+        ("far.xyz", "2\nenergy=1\nH 0 0 0\nH 0 1e15 0\n", r"far.xyz#0: atom 1 is 1e\+15 Å from the origin"),
         ("none.xyz", "0\nenergy=1\n", r"none.xyz#0: the frame has no atoms"),
         ("element.xyz", "1\nenergy=1\nQq 0 0 0\n", r"element.xyz#0: the frame cannot be read"),
         ("nan.xyz", f"2\nenergy=nan\n{ATOM}", r"nan.xyz#0: 'energy'.*NaN"),
@@ -342,3 +385,58 @@ def test_real_sets_read_the_same_from_npy_and_extxyz(shared):
         np.testing.assert_array_equal(a.numbers, b.numbers)
         np.testing.assert_allclose(a.labels["forces"], b.labels["forces"], atol=1e-5)
         assert float(a.labels["energy"]) == pytest.approx(float(b.labels["energy"]), abs=1e-3)
+
+
+def small_system(folder, **arrays):
+    part = folder / "set.000"
+    part.mkdir(parents=True)
+    (folder / "type.raw").write_text("0\n1\n")
+    (folder / "type_map.raw").write_text("O\nH\n")
+    (folder / "nopbc").touch()
+    given = {"coord": np.arange(12.0).reshape(2, 6), "energy": np.ones(2), "force": np.zeros((2, 6))} | arrays
+    for name, array in given.items():
+        np.save(part / f"{name}.npy", array)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("energy", np.array(["1.0", "2.0"])),
+        ("force", np.full((2, 6), "x")),
+        ("energy", np.ones(2, dtype=complex)),
+        ("real_atom_types", np.array([[0, 1], [0, np.nan]])),
+    ],
+)
+def test_deepmd_arrays_that_are_no_real_numbers_are_refused_by_name(tmp_path, name, array):
+    assert len(read(small_system(tmp_path / "good"))) == 2
+    with pytest.raises(DataError, match=rf"bad/set.000/{name}.npy holds"):
+        read(small_system(tmp_path / "bad", **{name: array}))
+
+
+def test_a_type_map_that_is_no_text_is_refused_by_name(tmp_path):
+    folder = small_system(tmp_path / "s")
+    (folder / "type_map.raw").write_bytes(b"\x80\x81")
+    with pytest.raises(DataError, match=r"type_map.raw cannot be read as text"):
+        read(folder)
+
+
+def test_hdf5_links_in_a_circle_are_not_followed_and_links_to_nowhere_are_refused(tmp_path):
+    path = tmp_path / "a.hdf5"
+    folder = small_system(tmp_path / "s")
+    with h5py.File(path, "w") as handle:
+        group = handle.create_group("a/water")
+        group["type.raw"], group["type_map.raw"], group["nopbc"] = [0, 1], ["O", "H"], True
+        for file in (folder / "set.000").iterdir():
+            group[f"set.000/{file.name}"] = np.load(file)
+        handle["a/circle"] = handle["a"]
+    assert [frame.source for frame in read(path)] == [f"{path}#/a/water#{index}" for index in range(2)]
+    with h5py.File(path, "a") as handle:
+        handle["a/gone"] = h5py.SoftLink("/nowhere")
+    with pytest.raises(DataError, match="a/gone: a link that leads nowhere"):
+        read(path)
+    with h5py.File(path, "a") as handle:
+        del handle["a/gone"], handle["a/water/set.000"]
+        handle["a/water/set.000"] = np.ones(3)
+    with pytest.raises(DataError, match=r"a/water/set.000 is no group"):
+        read(path)

@@ -208,6 +208,13 @@ def test_writing_extended_xyz_is_atomic(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["bad.xyz", "s"]
 
 
+def test_a_compressed_target_is_refused_rather_than_made_a_folder(tmp_path):
+    write_store(tmp_path / "s", [frame(0)])
+    with pytest.raises(DataError, match=r"b.xyz.gz: lamella writes no compressed files"):
+        write_frames([tmp_path / "s"], tmp_path / "b.xyz.gz")
+    assert not (tmp_path / "b.xyz.gz").exists()
+
+
 def test_split_is_seeded_complete_and_disjoint():
     frames = FrameList([frame(seed) for seed in range(50)])
     rest, held = split_fraction(frames, 0.2, seed=3)

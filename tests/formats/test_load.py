@@ -76,7 +76,7 @@ def test_unknown_dtype_names_the_nearest():
         load(GOLDEN / "order1.pt", dtype="flaot32")
 
 
-@pytest.mark.parametrize("device", ["cpuu", "cuda:99", "tpuu"])
+@pytest.mark.parametrize("device", ["cpuu", "cuda:99", "tpuu", "mps", "meta"])
 def test_device_that_is_not_there_is_refused(device):
     with pytest.raises(InputError, match="device"):
         as_device(device)

@@ -45,7 +45,7 @@ def test_edges_are_sorted_by_centre_and_come_in_opposite_pairs(name):
 
 
 def test_edge_order_does_not_depend_on_the_order_of_search():
-    """Edges are listed by centre, neighbour, image: a pure function of the structure, whichever image of an atom is given."""
+    """Edges are listed by centre, neighbour, image: a function of the structure, whichever image of an atom is given."""
     positions, cell, pbc = frame_arrays("crystal")
     src, dst, vec = neighbor_edges(positions, cell, pbc, CUTOFF)
     assert (np.lexsort((dst, src)) == np.arange(len(src))).all()

@@ -21,7 +21,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
 import lamella.train.fit as fit_module
-from lamella.errors import CheckpointError, DataError, RecipeError, TrainingError
+from lamella.errors import CheckpointError, DataError, InputError, RecipeError, TrainingError
 from lamella.formats.load import load
 from lamella.train.draw import TaskDraw
 from lamella.train.fit import fit
@@ -221,6 +221,39 @@ def test_baseline_is_set_before_the_first_step(tmp_path: Path, make_recipe: Make
     np.testing.assert_allclose(fitted.baseline[0].numpy(), least_norm, rtol=1e-10)
 
 
+def test_isolated_atoms_are_found_also_where_the_split_held_them_back(
+    tmp_path: Path, files: dict[str, Path], make_recipe: MakeRecipe
+) -> None:
+    energies = {"H": -13.6, "C": -1000.0, "O": -2000.0}
+    alone = []
+    for symbol, energy in energies.items():
+        atom = Atoms(symbol)
+        atom.calc = SinglePointCalculator(atom, energy=energy, forces=np.zeros((1, 3)))
+        alone.append(atom)
+    write(tmp_path / "data.xyz", [*read(files["molecules"], ":"), *alone])
+    task = {"train": str(tmp_path / "data.xyz"), "valid_fraction": 0.5, "baseline": "isolated_atoms"}
+    for seed in (1, 2, 3):
+        run = fit(make_recipe(seed=seed, tasks={"lj": task}, training={"steps": 1}), tmp_path / f"run{seed}")
+        potential = load_potential(run / "step_0000001")
+        assert dict(zip(potential.elements, potential.baseline[0].tolist(), strict=True)) == energies
+
+
+@pytest.mark.parametrize(
+    ("baseline", "words"),
+    [
+        ("isolated_atoms", "no isolated-atom frame for H, C, O"),
+        ({"H": -1.0, "C": -2.0}, "no energy for O"),
+        ({"H": -1.0, "C": -2.0, "O": -3.0, "N": -4.0}, "N is not an element of the model"),
+    ],
+)
+def test_baseline_that_cannot_be_used_is_refused_with_its_task(
+    tmp_path: Path, files: dict[str, Path], make_recipe: MakeRecipe, baseline: Any, words: str
+) -> None:
+    tasks = {"fine": {"train": str(files["other"])}, "lj": {"train": str(files["molecules"]), "baseline": baseline}}
+    with pytest.raises(InputError, match=rf"^tasks\.lj\.baseline: {words}"):
+        fit(make_recipe(tasks=tasks), tmp_path / "run")
+
+
 def test_environment_scale_comes_from_the_data_where_asked(tmp_path: Path, make_recipe: MakeRecipe) -> None:
     model = make_recipe().model.model_dump(mode="json")
     model["backbone"]["env_std"] = 0.0
@@ -350,12 +383,49 @@ def test_data_no_graph_can_be_built_of_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+def test_one_frame_without_a_graph_is_found_before_the_first_step(
+    tmp_path: Path, files: dict[str, Path], make_recipe: MakeRecipe
+) -> None:
+    """Found when its turn comes, it would cost the steps since the last checkpoint."""
+    faults = ((np.zeros((3, 3)), "#1: periodic, but the cell has no volume"), (None, "#1: .* on top of each other"))
+    for fault, words in faults:
+        frames = read(files["molecules"], index=":")[:3]
+        bad = frames[1].copy()
+        if fault is None:
+            bad.positions[1] = bad.positions[0]
+        else:
+            bad.cell, bad.pbc = fault, True
+        bad.calc = SinglePointCalculator(bad, energy=1.0, forces=np.zeros((len(bad), 3)))
+        write(tmp_path / "bad.xyz", [frames[0], bad, frames[2]], format="extxyz")
+        for part in ("train", "valid"):
+            other = {"train": str(files["molecules"]), "valid": str(files["molecules"])}
+            with pytest.raises(InputError, match=words):
+                fit(make_recipe(tasks={"lj": other | {part: str(tmp_path / "bad.xyz")}}), tmp_path / "run")
+            assert not (tmp_path / "run").exists()
+
+
 def test_data_without_the_labels_of_the_loss_is_refused(
     tmp_path: Path, files: dict[str, Path], make_recipe: MakeRecipe
 ) -> None:
     task = {"train": str(files["molecules"]), "loss": {"energy": 0, "forces": 0, "virial": 1}}
     with pytest.raises(DataError, match=r"tasks\.lj: the loss is of virial, but the training frames carry energy, forces"):
         fit(make_recipe(tasks={"lj": task}), tmp_path / "run")
+
+
+def test_validation_data_without_the_labels_that_judge_is_refused(
+    tmp_path: Path, files: dict[str, Path], make_recipe: MakeRecipe
+) -> None:
+    """Every step would score 0, so that the first one would stay the best for ever."""
+    frames = read(files["other"], ":")
+    for atoms in frames:
+        atoms.calc = SinglePointCalculator(atoms, energy=atoms.get_potential_energy())
+    write(tmp_path / "energies.xyz", frames)
+    task = {"train": str(files["molecules"]), "valid": str(tmp_path / "energies.xyz"), "loss": {"energy": [1, 0]}}
+    with pytest.raises(
+        DataError, match=r"lj: steps are judged by forces, virial, but the 9 validation frames carry energy;"
+    ):
+        fit(make_recipe(tasks={"lj": task}), tmp_path / "run")
+    fit(make_recipe(tasks={"lj": task | {"loss": {"energy": [0, 1]}}}, training={"steps": 2}), tmp_path / "run")
 
 
 def test_log_survives_a_line_cut_short(tmp_path: Path, make_recipe: MakeRecipe) -> None:

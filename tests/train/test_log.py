@@ -14,7 +14,9 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lamella.data.load import make_batch
+from lamella.errors import TrainingError
 from lamella.train.fit import fit
+from lamella.train.log import LOG
 from lamella.train.metrics import ErrorSums
 from lamella.train.progress import Lines, TerminalBar, make_display, summary
 from lamella.train.recipe import Recipe
@@ -108,3 +110,19 @@ def test_tensorboard_gets_every_number_once_also_after_a_resume(tmp_path: Path, 
     )
     assert [event.step for event in events.Scalars("train/lj/loss")] == [1, 2, 3, 4]
     assert [event.step for event in events.Scalars("valid/lj/score")] == [2, 4]
+
+
+def test_full_disk_under_the_log_is_one_sentence_also_when_it_is_closed(
+    tmp_path: Path, make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise OSError(28, "No space left on device")
+
+        def close(self) -> None:
+            self.flush()
+
+    real = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *args, **kw: Full() if path.name == LOG else real(path, *args, **kw))
+    with pytest.raises(TrainingError, match=r"log.jsonl: cannot be written \(the disk is full\)"):
+        fit(make_recipe(), tmp_path / "run")

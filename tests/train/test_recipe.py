@@ -36,6 +36,7 @@ def written(folder: Path, content: object) -> Path:
         ("batches.frames=5", "batches", "'batch'"),
         ("lr=0.1", "lr", "'optimizer.lr'"),
         ("tasks.water.keys.forcs=REF", "tasks.water.keys.forcs", "'forces'"),
+        ("optimizer.learning_rate=0.1", "optimizer.learning_rate", "known here: lr, "),
     ],
 )
 def test_unknown_key_is_named_in_full_with_the_nearest_known_one(tmp_path: Path, override: str, key: str, hint: str) -> None:
@@ -53,7 +54,8 @@ def test_unknown_key_is_named_in_full_with_the_nearest_known_one(tmp_path: Path,
         ("training.steps=0", ["training.steps", "greater than or equal to 1"]),
         ("optimizer.lr=fast", ["optimizer.lr", "'fast'"]),
         ("tasks.water.baseline=guess", ["tasks.water.baseline", "least_squares"]),
-        ("optimizer.kind=sgd", ["optimizer", "adamw"]),
+        ("optimizer.kind=sgd", ["optimizer.kind = 'sgd'", "use adam or adamw"]),
+        ("schedule.kind=cosin", ["schedule.kind = 'cosin'", "did you mean 'cosine'"]),
         ("schedule.stop_lr=0.5", ["stop_lr", "optimizer.lr"]),
         ("tasks.water.train=[]", ["tasks.water", "at least one path"]),
         ("tasks.watr.weight=2", ["'watr'", "'water'"]),
@@ -97,7 +99,9 @@ def test_json_is_read_like_yaml(tmp_path: Path) -> None:
     assert load_recipe(path) == load_recipe(written(tmp_path, MINIMAL))
 
 
-@pytest.mark.parametrize("text", ["tasks: [", "just words", "", "seed: 1\nseed: 2\ntasks: {}"])
+@pytest.mark.parametrize(
+    "text", ["tasks: [", "just words", "", "seed: 1\nseed: 2\ntasks: {}", "tasks: {{x}}", "? [a]\n: 1\n"]
+)
 def test_what_is_no_recipe_is_refused_by_name(tmp_path: Path, text: str) -> None:
     with pytest.raises(RecipeError, match=r"recipe\.yaml"):
         load_recipe(written(tmp_path, text))

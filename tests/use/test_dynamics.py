@@ -224,3 +224,34 @@ def test_summary_is_json_with_every_figure(calculator):
     assert content["config"]["seed"] == 0
     assert len(content["samples"]["energy"]) == len(result.samples)
     assert content["us_per_atom_step"] == pytest.approx(1e6 / (content["steps_per_second"] * 24))
+
+
+@pytest.mark.parametrize("name", ["md.extxyz", "md.traj"])
+def test_full_disk_stops_the_run_with_one_sentence_and_keeps_its_results(tmp_path, monkeypatch, calculator, name):
+    written = []
+
+    def full(*_: object, **__: object) -> None:
+        written.append(1)
+        if len(written) > 2:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lamella.use.dynamics.snapshot", full)
+    monkeypatch.setattr("lamella.use.dynamics.write", lambda *_, **__: None)
+    monkeypatch.setattr("lamella.use.dynamics.Trajectory", _FullFile)
+    result = run_md(water_box(), calculator, config(every=1), tmp_path / name)
+    assert "cannot be written (No space left on device) after step 2" in result.stopped
+    assert len(result.samples) == 3
+
+
+class _FullFile:
+    """A file that fails once more when it is closed, as a real one does on a full disk."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def write(self, *_: object) -> None: ...
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        raise OSError(28, "No space left on device")

@@ -14,10 +14,9 @@ MODEL = Path(__file__).parents[1] / "golden" / "trained_water"
 
 def test_drift_of_a_trained_model_in_nve_is_below_1e_4_ev_per_atom_and_ps(tmp_path: Path) -> None:
     trajectory = tmp_path / "nve.extxyz"
-    settings = "--ensemble nve --temperature 300 --time 1.0 --timestep 0.5 --dtype float64 --seed 1".split()
-    result = CliRunner().invoke(
-        cli.app, ["md", str(MODEL), "embedded:water_box", *settings, "--trajectory", str(trajectory)]
-    )
+    arguments = ["md", str(MODEL), "embedded:water_box", "--trajectory", str(trajectory)]
+    arguments += ["--ensemble", "nve", "--temperature", "300", "--time", "1.0", "--timestep", "0.5"]
+    result = CliRunner().invoke(cli.app, [*arguments, "--dtype", "float64", "--seed", "1"])
     assert result.exit_code == 0, result.output
     summary = json.loads(trajectory.with_suffix(".json").read_text())
     assert summary["steps"] == 2000

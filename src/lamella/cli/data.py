@@ -117,6 +117,8 @@ def _print_findings(report: LintReport, every: bool) -> None:
     from rich.console import Console
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)  # nobody folds a file's lines
     for file in dict.fromkeys([*report.frames, *(item.file for item in report.findings)]):
         console.print(file, style="bold", soft_wrap=True, highlight=False, markup=False)
         if report.keys.get(file):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,8 @@ __all__ = ["EMBEDDED", "check_output", "labelled_frames", "progress", "read_stru
 
 EMBEDDED = "embedded:"
 """Prefix of what comes with the package."""
+
+_INDEX = re.compile(r"-?[0-9]+")
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -129,18 +132,27 @@ def read_structure(name: str) -> Atoms:
     from ase import Atoms
     from ase.io import read
 
+    from lamella.data import extxyz
+
     if name.startswith(EMBEDDED):
         from lamella import datasets
 
         known = name.removeprefix(EMBEDDED)
         return datasets.water_box() if known == "water_box" else datasets.load(known)[-1]
-    path = Path(name if Path(name).exists() else name.rpartition("@")[0] or name)
+    whole = Path(name).exists()
+    path = Path(name if whole else name.rpartition("@")[0] or name)
     if not path.is_file():
         raise DataError(f"{path}: no such file; check the path, or try {EMBEDDED}water_box.")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path}: the file is empty; write it again.")
+    index = "-1" if whole else name.rpartition("@")[2]
+    if path.name.endswith((".xyz", ".extxyz", ".xyz.gz", ".extxyz.gz")) and _INDEX.fullmatch(index):
+        return extxyz.read_atoms(path, int(index))  # ASE's own stops without a word at a blank line
     try:
         atoms = read(name)
     except Exception as error:  # ASE's readers fail in every way there is
-        reason = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
+        reason = "no such frame" if isinstance(error, StopIteration) else (str(error).strip().splitlines() or [""])[0]
+        reason = reason or type(error).__name__
         raise DataError(f"{name}: ASE cannot read a structure from it ({reason[:200]}); check the file.") from None
     if not isinstance(atoms, Atoms):
         raise DataError(f"{name}: it names {len(atoms)} frames where one is needed; end it with @ and the index of one.")

@@ -119,10 +119,11 @@ def md(
             done = sample.step
 
         result = run_md(atoms, calculator, config, trajectory, on_sample)
+    _print_md(result)
     with replacing(summary) as file:
         content = {"model": str(model), "structure": structure, "trajectory": trajectory.name, **_where(calculator)}
         json.dump(content | result.summary(), file, indent=2, ensure_ascii=False, allow_nan=False)
-    _print_md(result, trajectory, summary)
+    print(f"written      {trajectory} ({len(result.samples)} frames), {summary}")
     if result.stopped is not None:
         raise LamellaError(f"{result.stopped}; {len(result.samples)} frames are kept in {trajectory}.")
 
@@ -181,6 +182,8 @@ def _where(calculator: Calculator) -> dict[str, str]:
 
 
 def _announce(atoms: Atoms, calculator: Calculator, structure: str) -> None:
+    """Say what is about to run, if it can: an error about the structure names its file here, and only here."""
+    calculator.require_neighbors(atoms, structure)
     where = _where(calculator)
     periodic = ("not periodic", "periodic in 1 direction", "periodic in 2 directions", "periodic")[int(atoms.pbc.sum())]
     print(
@@ -227,7 +230,7 @@ def _table(first: str, *others: str) -> Table:
     return table
 
 
-def _print_md(result: MDResult, trajectory: Path, summary: Path) -> None:
+def _print_md(result: MDResult) -> None:
     config = result.config
     print(f"{config.ensemble.upper()}: {result.steps} of {config.steps} steps of {config.timestep:g} fs, seed {config.seed}")
     if result.drift is not None and result.fluctuation is not None:
@@ -241,7 +244,6 @@ def _print_md(result: MDResult, trajectory: Path, summary: Path) -> None:
         if pair is not None:
             print(f"{name:<12} {pair[0]:.4g} ± {pair[1]:.2g} {unit}")
     print(f"speed        {result.steps_per_second:.2f} steps/s, {result.us_per_atom_step:.1f} µs/atom/step")
-    print(f"written      {trajectory} ({len(result.samples)} frames), {summary}")
 
 
 def _print_relax(result: RelaxResult, out: Path) -> None:

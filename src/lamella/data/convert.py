@@ -36,6 +36,9 @@ _RELATIVE = 1e-3
 _ABSOLUTE = 1e-5
 """... or by this much stress, eV/Å³ (16 bar)."""
 
+_FARTHEST = 1e7
+"""Å; beyond it a float64 resolves no more than 2e-9 Å, and differences of positions lose what the laws promise."""
+
 _VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 
@@ -159,6 +162,12 @@ def checked_frame(
         raise DataError(f"{source}: atom {wrong} is of no known element; give its chemical symbol, or remove it.")
     if not (np.isfinite(frame.positions).all() and np.isfinite(frame.cell).all()):
         raise NotFiniteError(f"{source}: positions or cell contain NaN or infinity; remove or repair the frame.")
+    if np.abs(frame.positions).max() > _FARTHEST:
+        wrong = int(np.abs(frame.positions).max(axis=1).argmax())
+        raise DataError(
+            f"{source}: atom {wrong} is {np.abs(frame.positions[wrong]).max():.3g} Å from the origin, where numbers have "
+            "too few digits for a distance; move the atoms back to the origin, or repair the frame."
+        )
     for name, value in frame.labels.items():
         shape = (n, *FIELDS[name].shape) if FIELDS[name].owner == "atom" else FIELDS[name].shape
         if value.shape != shape:
@@ -181,6 +190,8 @@ def _candidates(atoms: Atoms, keys: LabelKeys | None) -> list[Candidate]:
 
 def _numbers(item: Candidate, name: str, shapes: tuple[tuple[int, ...], ...], source: str) -> np.ndarray:
     try:
+        if np.asarray(item.value).dtype.kind == "b":  # energy=T
+            raise TypeError
         value = np.asarray(item.value, dtype=np.float64)
     except (TypeError, ValueError):
         raise DataError(

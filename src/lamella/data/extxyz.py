@@ -7,7 +7,10 @@ every digit.
 
 from __future__ import annotations
 
+import lzma
 import re
+import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator
 from io import StringIO
 from itertools import islice
@@ -25,7 +28,7 @@ from lamella.data.refusal import TruncatedError
 from lamella.errors import DataError
 from lamella.types import Frame
 
-__all__ = ["iter_atoms", "write_frames"]
+__all__ = ["iter_atoms", "read_atoms", "write_frames"]
 
 _SPECIAL = re.compile(r"(^|\s)(stress|virial)(\s*=)")
 _PLAIN = "__lamella"
@@ -36,9 +39,33 @@ def iter_atoms(path: Path) -> Iterator[Atoms | DataError]:
 
     After an error that leaves the start of the next frame unknown, nothing more is read.
     """
-    with open_with_compression(str(path), "r") as handle:
-        for index, block in enumerate(_blocks(handle, path)):
-            yield block if isinstance(block, DataError) else _parse(block, f"{path}#{index}")
+    for index, block in enumerate(_readable_blocks(path)):
+        yield block if isinstance(block, DataError) else _parse(block, f"{path}#{index}")
+
+
+def read_atoms(path: Path, index: int) -> Atoms:
+    """One frame of an extended XYZ file, negative indices counting from the end; the others are not parsed.
+
+    Raises:
+        DataError: the frame is not there or cannot be read, or what comes before it is broken.
+    """
+    kept: deque[list[str]] = deque(maxlen=-index if index < 0 else 1)
+    count = 0
+    for block in _readable_blocks(path):
+        if isinstance(block, DataError):
+            raise block
+        kept.append(block)
+        count += 1
+        if count == index + 1:
+            break
+    if count == 0:
+        raise DataError(f"{path}: the file holds no frames; write it again.")
+    if not -count <= index < count:
+        raise DataError(f"{path}: it has {count} frames, so none of index {index}; count from 0, or from the end by -1.")
+    atoms = _parse(kept[0], f"{path}#{index % count}")
+    if isinstance(atoms, DataError):
+        raise atoms
+    return atoms
 
 
 def write_frames(path: Path, frames: Iterable[Frame]) -> int:
@@ -55,15 +82,27 @@ def write_frames(path: Path, frames: Iterable[Frame]) -> int:
     return count
 
 
+def _readable_blocks(path: Path) -> Iterator[list[str] | DataError]:
+    """The lines of every frame; what keeps the file from being read as text is an error in place of the rest."""
+    try:
+        with open_with_compression(str(path), "r") as handle:
+            yield from _blocks(handle, path)
+    except UnicodeDecodeError as error:
+        yield DataError(f"{path}: no text in UTF-8 ({error.reason}); convert it (iconv -t UTF-8), or name its format.")
+    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        yield TruncatedError(f"{path}: cannot be read to its end ({error}); it is cut short or damaged, copy it again.")
+
+
 def _blocks(handle: IO[Any], path: Path) -> Iterator[list[str] | DataError]:
     index = 0
     number = 0
     for line in handle:
+        line = line.removeprefix("\ufeff")  # some editors put a byte-order mark first
         number += 1
         if not line.strip():
             continue
         source = f"{path}#{index}"
-        if not line.strip().isdigit():
+        if not line.strip().isdecimal():
             yield TruncatedError(
                 f"{source}: line {number} should be the number of atoms but is {line.strip()[:40]!r}; the frame before it "
                 "announces the wrong number of atoms, or the file is no XYZ. Repair it there."
@@ -76,6 +115,12 @@ def _blocks(handle: IO[Any], path: Path) -> Iterator[list[str] | DataError]:
             yield TruncatedError(
                 f"{source}: the frame announces {announced} atoms but the file ends after {max(len(body) - 1, 0)}; "
                 "it is truncated. Copy it again, or remove its last frame."
+            )
+            return
+        if announced > 1 and not body[-1].endswith("\n") and len(body[-1].split()) < len(body[-2].split()):
+            yield TruncatedError(
+                f"{source}: the file ends in the middle of the last atom's line ({body[-1].strip()[:40]!r}); it is "
+                "truncated. Copy it again, or remove its last frame."
             )
             return
         yield [line, *body]

@@ -180,6 +180,8 @@ def write_frames(
     Raises:
         DataError: a frame that cannot be used, or a target that cannot be written; nothing is left behind then.
     """
+    if target.suffix in (".gz", ".bz2", ".xz"):
+        raise DataError(f"{target}: lamella writes no compressed files; write FILE.extxyz and compress it afterwards.")
     own = ReadReport() if report is None else report
     frames = (frame for path in paths for frame in iter_frames(path, keys, report=own))
     if target.suffix not in (".extxyz", ".xyz"):

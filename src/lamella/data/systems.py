@@ -69,7 +69,10 @@ class _Folder:
             ) from None
 
     def words(self, name: str) -> list[str]:
-        return (self.path / name).read_text(encoding="utf-8").split()
+        try:
+            return (self.path / name).read_text(encoding="utf-8").split()
+        except (UnicodeDecodeError, OSError) as error:
+            raise DataError(f"{self.name}/{name} cannot be read as text ({error}); write it again.") from None
 
 
 class _Group:
@@ -81,7 +84,10 @@ class _Group:
         return sorted(self.group.keys())
 
     def child(self, name: str) -> _Node:
-        return _Group(self.group[name], f"{self.name.rstrip('/')}/{name}")
+        group, path = self.group.get(name), f"{self.name.rstrip('/')}/{name}"
+        if not isinstance(group, h5py.Group):
+            raise DataError(f"{path} is no group of arrays; the file is damaged, copy it again.")
+        return _Group(group, path)
 
     def array(self, name: str) -> np.ndarray:
         try:
@@ -148,13 +154,17 @@ def _opened(file: str) -> Iterator[Any]:
         yield handle
 
 
-def _groups(group: Any, prefix: str) -> Iterator[str]:
+def _groups(group: Any, prefix: str, above: tuple[Any, ...] = ()) -> Iterator[str]:
     """Paths, relative to ``group``, of all groups that hold a ``type.raw``."""
     if "type.raw" in group:
         yield prefix
     for name in group:
-        if isinstance(group[name], h5py.Group) and not name.startswith("set."):
-            yield from _groups(group[name], f"{prefix}/{name}".strip("/"))
+        inner, path = group.get(name), f"{prefix}/{name}".strip("/")
+        if inner is None:
+            raise DataError(f"{group.file.filename}#/{path}: a link that leads nowhere; complete the file, or remove it.")
+        circle = inner in (group, *above)
+        if isinstance(inner, h5py.Group) and not name.startswith("set.") and not circle:
+            yield from _groups(inner, path, (group, *above))
 
 
 def _frames(system: _Node, report: ReadReport) -> Iterator[Frame | DataError]:
@@ -215,7 +225,7 @@ def _read_set(part: _Node, n_atoms: int, open_boundaries: bool, report: ReadRepo
         if name not in present or (name == "box" and open_boundaries):
             continue
         width = per_atom * n_atoms + per_frame
-        array = part.array(present[name])
+        array = _real_numbers(part, present[name])
         frames = len(array) if array.ndim else 0
         if frames == 0 or array.size != frames * width:
             raise WrongShapeError(
@@ -238,10 +248,19 @@ def _read_set(part: _Node, n_atoms: int, open_boundaries: bool, report: ReadRepo
     return arrays
 
 
+def _real_numbers(part: _Node, name: str) -> np.ndarray:
+    array = part.array(name)
+    if array.dtype.kind not in "iuf":
+        raise WrongShapeError(f"{part.name}/{name} holds {array.dtype}, not real numbers; write it again as floats.")
+    return array
+
+
 def _real_types(part: _Node, shape: tuple[int, ...]) -> np.ndarray | None:
     if "real_atom_types.npy" not in part.names():
         return None
-    types = part.array("real_atom_types.npy")
+    types = _real_numbers(part, "real_atom_types.npy")
+    if not np.array_equal(types, np.floor(types)):  # NaN too
+        raise WrongShapeError(f"{part.name}/real_atom_types.npy holds something else than whole numbers; repair the set.")
     if types.shape != shape:
         raise WrongShapeError(f"{part.name}/real_atom_types.npy has shape {types.shape}, expected {shape}; repair the set.")
     return types

@@ -72,6 +72,8 @@ def as_device(device: str | torch.device | None) -> torch.device:
         raise InputError(f"device {device!r} is unknown; use for example 'cpu', 'cuda' or 'cuda:1'.") from None
     if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
         raise InputError(f"device '{place}' is not on this machine ({torch.cuda.device_count()} GPUs seen); use 'cpu'.")
+    if place.type not in ("cpu", "cuda"):
+        raise InputError(f"device '{place}' is not one lamella runs on; use 'cpu' or 'cuda'.")
     return place
 
 

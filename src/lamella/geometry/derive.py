@@ -13,11 +13,11 @@ from torch import Tensor
 from lamella.geometry.segment import segment_sum
 from lamella.types import Graph
 
-__all__ = ["edge_gradient", "forces_and_virial", "stress"]
+__all__ = ["edge_gradient", "forces_and_virial"]
 
 
 def edge_gradient(energy: Tensor, vec: Tensor, create_graph: bool = False) -> Tensor:
-    """g = ∂(Σ energy)/∂vec, (E, 3) eV/Å; zero where the energy does not depend on ``vec``.
+    """Array g = ∂(Σ energy)/∂vec, (E, 3) eV/Å; zero where the energy does not depend on ``vec``.
 
     Args:
         energy: any shape, eV.
@@ -38,9 +38,3 @@ def forces_and_virial(grad_E3: Tensor, vec_E3: Tensor, graph: Graph) -> tuple[Te
     forces_N3 = segment_sum(grad_E3, graph.src) - segment_sum(grad_E3, graph.dst)
     virial_N33 = -segment_sum(grad_E3[:, :, None] * vec_E3[:, None, :], graph.src)
     return forces_N3, segment_sum(virial_N33, graph.frame)
-
-
-def stress(virial_33: Tensor, cell_33: Tensor) -> Tensor:
-    """ASE's stress -W/|det cell|, (3, 3) eV/Å³, positive under tension; symmetrised."""
-    symmetric = 0.5 * (virial_33 + virial_33.transpose(-1, -2))
-    return -symmetric / torch.linalg.det(cell_33).abs()

@@ -34,7 +34,7 @@ def check_structure(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, so
         raise StructureError(f"{source}: positions or cell contain NaN or infinity; remove or repair the frame.")
     if pbc.any() and _thickness(cell, pbc) < _THINNEST:
         raise StructureError(
-            f"{source}: periodic, but the cell has no volume ({np.array2string(cell, precision=3, separator=', ')}); "
+            f"{source}: periodic, but the cell has no volume ({_one_line(cell)}); "
             "give the cell vectors, or set pbc to F F F for a molecule."
         )
 
@@ -77,8 +77,12 @@ def neighbor_edges(
     return src[order], dst[order], vec[order]
 
 
+def _one_line(cell: np.ndarray) -> str:
+    return "; ".join(" ".join(f"{value:.4g}" for value in row) for row in np.asarray(cell))
+
+
 def _edge_key(src: np.ndarray, dst: np.ndarray, shift: np.ndarray, n_atoms: int) -> np.ndarray:
-    """One integer that orders edges by centre, neighbour and image: sorting it is ten times faster than sorting five keys."""
+    """One integer that orders edges by centre, neighbour and image: ten times faster to sort by than five keys."""
     key = src * n_atoms + dst
     if len(shift):
         low = shift.min(axis=0).astype(np.int64)

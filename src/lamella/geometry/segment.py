@@ -1,4 +1,4 @@
-"""Gather and segment-sum, spread and collect: each is the other's derivative, so any number of derivatives stays in the pair.
+"""Gather and segment-sum, spread and collect: each is the other's derivative, so derivatives of any order stay in the pair.
 
     gather(x)[m] = x[index[m]]            segment_sum(y)[o] = Σ_{m: index[m] = o} y[m]
     collect(z)[m] = z[o, s]               spread(y)[o, s] = y[m]  for row m in slot s of its owner o, 0 in empty slots
@@ -118,7 +118,7 @@ class _SegmentSum(torch.autograd.Function):
 
 
 def _sum_rows(x: Tensor, index: Tensor, order: Tensor, ptr: Tensor) -> Tensor:
-    """The kernel, whichever is fastest here: ``embedding_bag`` gathers and sums in one pass, but has no fast float64 on a CPU."""
+    """The fastest kernel here: ``embedding_bag`` gathers and sums in one pass, but has no fast float64 on a CPU."""
     shape = (ptr.shape[0] - 1, *x.shape[1:])
     if x.numel() == 0 or shape[0] == 0:
         return x.new_zeros(shape)

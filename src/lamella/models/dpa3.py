@@ -1,8 +1,8 @@
 """DPA-3: message passing on a line graph series (DPA3 paper, arXiv 2506.01686; exact form: docs/papers/dpa3.md).
 
-Vertices of G¹ are atoms, its edges are neighbour pairs i <- j; the edges shorter than the angle cutoff are the vertices of its
-line graph G², whose edges are angles: ordered pairs (ij, ik) of one centre, j = k included. Features of G²'s vertices *are* the
-features of G¹'s edges.
+Vertices of G¹ are atoms, its edges are neighbour pairs i <- j; the edges shorter than the angle cutoff are the vertices of
+its line graph G², whose edges are angles: ordered pairs (ij, ik) of one centre, j = k included. Features of G²'s vertices
+*are* the features of G¹'s edges.
 
 ======================  ==================================  =============================================================
 paper                   code                                meaning
@@ -68,7 +68,7 @@ class DPA3Config(BaseModel):
     update_angle: bool = True
     """False: line graph of order 1, no angles at all."""
     smooth_edge_update: bool = True
-    """False: an edge outside the angle cutoff feeds itself to the angle update, which makes the energy discontinuous there."""
+    """False: an edge outside the angle cutoff feeds itself to the angle update, so the energy is discontinuous there."""
     edge_init: Literal["distance", "switched_inverse"] = "distance"
     angle_compression: int = Field(1, ge=0)
     """Rate c by which node and edge features shrink before they enter an angle; 0 for none."""
@@ -205,8 +205,8 @@ class DPA3(nn.Module):
 class DPA3Layer(nn.Module):
     """One update of nodes, edges and angles from this layer's input (parallel updates; Eqs. 4-8, 12).
 
-    Every linear map of a concatenation [a | b | c] is applied as a W_a + b W_b + c W_c: the rows of a node are multiplied once
-    per atom, then gathered, so nothing as wide as the concatenation exists per edge or per angle.
+    Every linear map of a concatenation [a | b | c] is applied as a W_a + b W_b + c W_c: the rows of a node are multiplied
+    once per atom, then gathered, so nothing as wide as the concatenation exists per edge or per angle.
     """
 
     def __init__(self, config: DPA3Config, layers_above: int) -> None:
@@ -311,7 +311,7 @@ class DPA3Layer(nn.Module):
         return self._act(self.edge_angle_2(outside.index_copy(0, graph.short, sum_QC)))
 
     def _combine(self, old: Tensor, updates: list[Tensor], steps: nn.ParameterList | None) -> Tensor:
-        """x + Σ δ_k u_k with learned δ ("res_residual"), the mean over √(n+1) ("res_avg"), or x + Σ u_k/√n ("res_incr")."""
+        """Of x and n updates u: x + Σ δu, δ learned (res_residual), (x + Σ u)/√(n+1) (res_avg), x + Σ u/√n (res_incr)."""
         if steps is not None:
             for step, update in zip(steps, updates, strict=True):
                 old = torch.addcmul(old, update, step)

@@ -172,8 +172,11 @@ class Potential(nn.Module):
             most = int(rows.ptr.diff().max()) if rows.size else 0
             if most > slots:
                 self._watch_slots = False
-                message = f"an atom has {most} neighbours and the model's {name} is {slots}: deepmd-kit drops the farthest there"
-                warnings.warn(f"{message}, lamella keeps them all, so energies and forces differ from deepmd-kit's.", stacklevel=3)
+                warnings.warn(
+                    f"an atom has {most} neighbours and the model's {name} is {slots}: deepmd-kit drops the farthest there, "
+                    "lamella keeps them all, so energies and forces differ from deepmd-kit's.",
+                    stacklevel=3,
+                )
 
     def _network_energy(self, graph: Graph, vec_E3: Tensor, task: str | None) -> Tensor:
         index = self.task_index(task)

@@ -98,6 +98,10 @@ def _times_slope(grad: Tensor, x: Tensor, threshold: float, high: bool) -> Tenso
     return out
 
 
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
 _TABLE: dict[str, Activation] = {
     "tanh": torch.tanh,
     "relu": torch.relu,
@@ -107,8 +111,8 @@ _TABLE: dict[str, Activation] = {
     "softplus": torch.nn.functional.softplus,
     "sigmoid": torch.sigmoid,
     "silu": torch.nn.functional.silu,
-    "linear": lambda x: x,
-    "none": lambda x: x,
+    "linear": _identity,
+    "none": _identity,
 }
 
 

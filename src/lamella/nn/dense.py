@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +16,8 @@ __all__ = ["Dense", "Network"]
 class Dense(nn.Module):
     """One layer: y = act(x W + b) · τ + shortcut(x).
 
-    The shortcut is x where the widths agree, [x, x] where the output is twice as wide, nothing otherwise; τ ("timestep") exists
-    where asked for and where there is a shortcut.
+    The shortcut is x where the widths agree, [x, x] where the output is twice as wide, nothing otherwise; τ ("timestep")
+    exists where asked for and where there is a shortcut.
 
     Initial values: W ~ N(0, 1/(in + out)), b ~ N(0, 1), τ ~ N(0.1, 0.001²).
     """
@@ -38,7 +39,7 @@ class Dense(nn.Module):
         self._act = activation(act)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in) -> (..., out)."""
+        """(M, in) -> (M, out)."""
         y = x @ self.weight if self.bias is None else torch.addmm(self.bias, x, self.weight)
         y = self._act(y)
         if self.timestep is not None:
@@ -64,9 +65,7 @@ class Network(nn.Module):
     def __init__(self, n_in: int, hidden: Sequence[int], n_out: int, act: str, timestep: bool) -> None:
         super().__init__()
         widths = [n_in, *hidden]
-        self.hidden = nn.ModuleList(
-            Dense(a, b, act, shortcut=True, timestep=timestep) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.hidden = nn.ModuleList(Dense(a, b, act, shortcut=True, timestep=timestep) for a, b in pairwise(widths))
         self.out = Dense(widths[-1], n_out)
 
     def forward(self, x: Tensor) -> Tensor:

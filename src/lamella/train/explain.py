@@ -30,6 +30,10 @@ def explain(error: ValidationError, root: type[BaseModel], content: Mapping[str,
         message = f"unknown key {key!r}{_suggestion(name, first['loc'], root)}; rename or remove it."
     elif first["type"] == "missing":
         message = f"the key {key!r} is missing; add it."
+    elif first["type"] == "union_tag_invalid":
+        kinds = first["ctx"]["expected_tags"].replace("'", "").split(", ")
+        tag = first["ctx"]["tag"]
+        message = f"{key}.kind = {tag!r}: there is no such kind{nearest(tag, kinds)}; use {' or '.join(kinds)}."
     elif first["type"] == "value_error":
         message = f"{key + ': ' if key else ''}{first['msg'].removeprefix('Value error, ')}."
     else:
@@ -56,7 +60,10 @@ def _suggestion(name: str, loc: tuple[int | str, ...], root: type[BaseModel]) ->
         candidates = inner or [model for model in candidates if _kind(model) == part] or candidates
     here = nearest(name, [field for model in candidates for field in model.model_fields])
     elsewhere = [key for key in known_keys(root) if key.split(".")[-1] == name]
-    return here or (f" (did you mean {elsewhere[0]!r}?)" if elsewhere else "")
+    if here or elsewhere:
+        return here or f" (did you mean {elsewhere[0]!r}?)"
+    known = dict.fromkeys(field for model in candidates for field in model.model_fields)
+    return f" (known here: {', '.join(known)})"
 
 
 def _place(loc: tuple[int | str, ...], content: Any) -> list[str]:

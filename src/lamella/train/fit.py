@@ -15,7 +15,7 @@ import torch
 from lamella.allocator import keep_freed_memory
 from lamella.data.load import batches
 from lamella.data.source import Frames
-from lamella.errors import CheckpointError, DataError, TrainingError
+from lamella.errors import CheckpointError, TrainingError
 from lamella.formats.load import as_device
 from lamella.models.potential import Potential
 from lamella.train.draw import TaskDraw
@@ -23,11 +23,21 @@ from lamella.train.log import RunLog
 from lamella.train.metrics import ErrorSums
 from lamella.train.optim import MovingAverage, build_optimizer
 from lamella.train.plan import plan_lines
-from lamella.train.prepare import TaskData, build_potential, data_record, make_sampler, open_tasks, task_seed
+from lamella.train.prepare import TaskData, build_potential, make_sampler, open_tasks, task_seed
 from lamella.train.progress import Display, make_display
 from lamella.train.recipe import Recipe, dump_recipe
+from lamella.train.resume import resumed_potential
 from lamella.train.schedule import decay, learning_rate
-from lamella.train.state import Progress, load_potential, load_trainer, point, pointed, prune, save_checkpoint, write_file
+from lamella.train.state import (
+    Progress,
+    load_trainer,
+    point,
+    pointed,
+    prune,
+    save_checkpoint,
+    step_name,
+    write_file,
+)
 from lamella.train.step import Outcome, StepSetting, train_step
 from lamella.train.stop import Interrupted, StopRequest, listen
 from lamella.train.validate import validate
@@ -42,7 +52,8 @@ def fit(recipe: Recipe, run: str | Path, resume: bool = False) -> Path:
     """Train a model.
 
     Args:
-        recipe: what to train on what; on resuming, that of ``run/config.yaml``.
+        recipe: what to train on what; on resuming, that of ``run/config.yaml``, in which what a checkpoint does not
+            contain (lengths, learning rate, loss, batches) may have been changed: the plan names each change.
         run: folder for everything the run writes; must be empty or absent unless resuming.
         resume: go on from the last checkpoint of ``run`` (from the start where it has none).
 
@@ -53,7 +64,7 @@ def fit(recipe: Recipe, run: str | Path, resume: bool = False) -> Path:
         CheckpointError: nothing to resume from, or it is damaged.
         TrainingError: the folder is taken, the loss is not finite, the disk is full.
         Interrupted: SIGINT or SIGTERM; everything is saved.
-        InputError: data or recipe cannot be used.
+        InputError: data or recipe cannot be used, or on resuming, are not those that the run began with.
     """
     folder = Path(run)
     if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -75,11 +86,11 @@ def fit(recipe: Recipe, run: str | Path, resume: bool = False) -> Path:
             "reading   " + ", ".join(path for task in recipe.tasks.values() for path in (*task.train, *(task.valid or ())))
         )
         data = open_tasks(recipe)
-        potential = _restore(last, data) if last else build_potential(recipe, data)
+        potential, changes = resumed_potential(last, recipe, data) if last else (build_potential(recipe, data), [])
         trainer = _Trainer(recipe, folder, data, potential.to(device))
         if last is not None:
             trainer.restore(last)
-        for line in plan_lines(recipe, data, potential, trainer.samplers):
+        for line in (*plan_lines(recipe, data, potential, trainer.samplers), *changes):
             display.line(line)
         folder.mkdir(parents=True, exist_ok=True)  # only now: a run that cannot begin leaves nothing behind
         if not (folder / CONFIG).exists():
@@ -112,7 +123,7 @@ class _Trainer:
     def restore(self, folder: Path) -> None:
         """Take up the state of a step folder, whose model is ``self.potential``."""
         self.progress = load_trainer(folder, self.potential, self.optimizer, self.average)
-        if (self.run / f"step_{self.progress.best_step:07d}").is_dir():
+        if (self.run / step_name(self.progress.best_step)).is_dir():
             point(self.run, "best", self.progress.best_step)
 
     def train(self, display: Display) -> None:
@@ -267,23 +278,6 @@ def _close(stream: Iterator[Batch]) -> None:
     """Let go of the worker processes behind a stream."""
     if isinstance(stream, Generator):
         stream.close()
-
-
-def _restore(folder: Path, data: Mapping[str, TaskData]) -> Potential:
-    """The model of a step folder, if the data is still that which it was trained on."""
-    potential = load_potential(folder)
-    then, now = potential.metadata.get("data"), data_record(data)
-    if not isinstance(then, dict):
-        raise CheckpointError(f"{folder}: its model.json does not say what it was trained on; choose another step folder.")
-    for name, record in now.items():
-        for part in ("train", "valid"):
-            old, new = then.get(name, {}).get(part), record[part]
-            if (old and old["hash"]) != (new and new["hash"]):
-                raise DataError(
-                    f"tasks.{name}.{part}: the data changed since the run began ({', '.join((new or old)['paths'])}); "
-                    "put the old files back, or start a new run."
-                )
-    return potential
 
 
 @contextmanager

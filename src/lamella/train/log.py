@@ -6,7 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -60,8 +60,10 @@ class RunLog:
         with self._writing():
             self._file.write(_line(record))
             self._file.flush()
-        if self._board is not None:
-            group = "/".join(str(record[key]) for key in ("event", "task") if key in record)
+        if self._board is None:
+            return
+        group = "/".join(str(record[key]) for key in ("event", "task") if key in record)
+        with self._writing():
             for name, value in record.items():
                 if isinstance(value, float):
                     self._board.add_scalar(f"{group}/{name}", value, record["step"])
@@ -88,9 +90,14 @@ class RunLog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
+        try:
+            with self._writing(), ExitStack() as stack:
+                if self._board is not None:
+                    stack.callback(self._board.close)
+                stack.callback(self._file.close)
+        except TrainingError:
+            if error is None:  # else the disk that was full is still full, and that has been said
+                raise
 
 
 def _line(record: Record) -> str:

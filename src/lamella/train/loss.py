@@ -60,6 +60,11 @@ class LossConfig(BaseModel):
         """(start, limit) by label."""
         return {"energy": self.energy, "forces": self.forces, "virial": self.virial}
 
+    def judging(self) -> dict[str, float]:
+        """Prefactors by which validation is judged throughout a run: the limits, or the starts where all limits are 0."""
+        which = 1 if any(limit for _, limit in self.prefactors().values()) else 0
+        return {name: pair[which] for name, pair in self.prefactors().items()}
+
 
 class Term(NamedTuple):
     """One label's loss before averaging over frames: the sum of ℓ over the frames that carry it, and how many those are."""

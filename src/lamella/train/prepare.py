@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,9 @@ __all__ = [
     "open_tasks",
     "task_seed",
 ]
+
+_SEARCH = 1.5
+"""Radius of the search for atoms on top of each other, Å: one within less spends its time on empty cells."""
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -116,7 +120,12 @@ def build_potential(recipe: Recipe, data: Mapping[str, TaskData]) -> Potential:
                 torch.manual_seed(task_seed(recipe.seed, name))
                 head.load_state_dict(EnergyHead(recipe.model.head, recipe.model.backbone.output_dim).state_dict())
     potential.cast(_DTYPES[recipe.dtype])
-    notes = {name: _set_baseline(potential, name, task) for name, task in data.items()}
+    notes = {}
+    for name, task in data.items():
+        try:
+            notes[name] = _set_baseline(potential, name, task)
+        except (DataError, RecipeError) as error:
+            raise type(error)(f"tasks.{name}.baseline: {str(error).removeprefix('baseline: ')}") from None
     backbone = recipe.model.backbone
     if backbone.env_std == 0.0:
         training = (frame for task in data.values() if task.config.weight > 0 for frame in each(task.train))
@@ -154,6 +163,8 @@ def data_record(data: Mapping[str, TaskData]) -> dict[str, Any]:
 def make_sampler(frames: Frames, spec: BatchSpec, potential: Potential, seed: int, workers: int) -> Sampler:
     """A sampler of batches; edges and angles are counted only where the batches are limited by them."""
     if spec.edges is None and spec.angles is None:
+        # a frame without a graph must stop the run here, not after hours; a short search is enough to find it
+        frame_costs(frames, min(_SEARCH, potential.cutoff), 0.0, workers)
         _check_some_edge(frames, potential)
         return Sampler(len(frames), spec, seed)
     costs = frame_costs(frames, potential.cutoff, potential.angle_cutoff, workers)
@@ -175,16 +186,27 @@ def _open_task(name: str, task: TaskConfig, seed: int) -> TaskData:
     if task.valid is not None:
         valid = open_data(task.valid, task.keys)
     elif task.valid_fraction > 0.0:
-        train, valid = split_fraction(train, task.valid_fraction, task_seed(seed, name))
+        try:
+            train, valid = split_fraction(train, task.valid_fraction, task_seed(seed, name))
+        except DataError as error:
+            raise DataError(f"tasks.{name}: {error}") from None
     survey = _survey(train)
     wanted = [label for label, prefactors in task.loss.prefactors().items() if any(prefactors)]
     if not any(survey.carries[label] for label in wanted):
-        found = ", ".join(label for label in LABELS if survey.carries[label]) or "no label"
         raise DataError(
-            f"tasks.{name}: the loss is of {', '.join(wanted) or 'nothing'}, but the training frames carry {found}; "
-            f"name the keys of the labels (tasks.{name}.keys) or change the prefactors (tasks.{name}.loss)."
+            f"tasks.{name}: the loss is of {', '.join(wanted) or 'nothing'}, but the training frames carry "
+            f"{_found(survey)}; name the keys of the labels (tasks.{name}.keys) or change the prefactors "
+            f"(tasks.{name}.loss)."
         )
-    return TaskData(task, train, valid, survey, Survey((), {}, 0) if valid is None else _survey(valid))
+    held_out = Survey((), {}, 0) if valid is None else _survey(valid)
+    judged = [label for label, prefactor in task.loss.judging().items() if prefactor]
+    if valid is not None and not any(held_out.carries[label] for label in judged):  # every step would score 0
+        raise DataError(
+            f"tasks.{name}: steps are judged by {', '.join(judged)}, but the {len(valid)} validation frames carry "
+            f"{_found(held_out)}; name the keys of the labels (tasks.{name}.keys), give other data (tasks.{name}.valid), or "
+            f"set tasks.{name}.valid_fraction to 0 for no validation."
+        )
+    return TaskData(task, train, valid, survey, held_out)
 
 
 def open_data(paths: Sequence[str], keys: LabelKeys | None = None) -> Frames:
@@ -202,6 +224,10 @@ def _embedded(path: str, keys: LabelKeys | None) -> Frames:
     name, _, split = path.removeprefix(EMBEDDED).partition(":")
     loaded = datasets.load(name, split or None)
     return FrameList(frame_from_atoms(atoms, keys, f"{path}#{index}") for index, atoms in enumerate(loaded))
+
+
+def _found(survey: Survey) -> str:
+    return ", ".join(label for label in LABELS if survey.carries[label]) or "no label"
 
 
 def _survey(frames: Frames) -> Survey:
@@ -239,11 +265,13 @@ def _set_baseline(potential: Potential, name: str, task: TaskData) -> str:
         energies = given_baseline(choice, [*dict.fromkeys([*present, *choice])])
         strange = [symbol for symbol in choice if symbol not in potential.elements]
         if strange:
-            raise RecipeError(f"tasks.{name}.baseline: {', '.join(strange)} is not an element of the model; remove it.")
+            raise RecipeError(f"{', '.join(strange)} is not an element of the model; remove it.")
         potential.set_baseline(name, energies)
         return "given in the recipe"
     if choice == "isolated_atoms":
-        potential.set_baseline(name, isolated_atom_baseline(each(task.train), present))
+        held_back = task.valid if task.config.valid is None else None  # chance may have put an atom there
+        frames = chain(each(task.train), each(held_back) if held_back is not None else ())
+        potential.set_baseline(name, isolated_atom_baseline(frames, present))
         return "from frames of one atom"
     if not task.survey.carries["energy"]:
         return "zero: no training frame carries an energy"

@@ -26,7 +26,17 @@ from lamella.models.bundle import load_model, save_model
 from lamella.models.potential import Potential
 from lamella.train.optim import MovingAverage, copy_weights
 
-__all__ = ["Progress", "load_potential", "load_trainer", "point", "pointed", "prune", "save_checkpoint", "write_file"]
+__all__ = [
+    "Progress",
+    "load_potential",
+    "load_trainer",
+    "point",
+    "pointed",
+    "prune",
+    "save_checkpoint",
+    "step_name",
+    "write_file",
+]
 
 FORMAT: Final = 1
 TRAINER: Final = "trainer.pt"

@@ -21,7 +21,7 @@ def validate(potential: Potential, task: str, batches: Iterable[Batch], loss: Lo
         potential: with the weights to judge.
         task: whose labels.
         batches: every validation frame once.
-        loss: the score is this loss at its limit prefactors.
+        loss: the score is this loss at its judging prefactors.
     """
     errors = ErrorSums()
     sums: dict[str, Term] = {}
@@ -36,7 +36,6 @@ def validate(potential: Potential, task: str, batches: Iterable[Batch], loss: Lo
 
 
 def score(sums: dict[str, Term], loss: LossConfig) -> float:
-    """The loss at its limit prefactors (at its start ones where all limits are 0): the same measure throughout a run."""
-    prefactors = loss.prefactors()
-    which = 1 if any(limit for _, limit in prefactors.values()) else 0
-    return sum(prefactors[name][which] * (term.total / term.frames.clamp(min=1)).item() for name, term in sums.items())
+    """The loss at its judging prefactors: the same measure throughout a run."""
+    prefactors = loss.judging()
+    return sum(prefactors[name] * (term.total / term.frames.clamp(min=1)).item() for name, term in sums.items())

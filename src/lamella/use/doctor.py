@@ -189,7 +189,8 @@ def _allocator() -> list[Finding]:
     reused = _best_seconds(lambda: torch.add(source, 1.0, out=target))
     fresh = _best_seconds(lambda: torch.add(source, 1.0))
     set_by = ", ".join(f"{name}={value}" for name, value in named.items()) or "the system's default"
-    value = f"{'freed memory is kept' if kept else set_by}; 36 MB result {1e3 * fresh:.1f} ms fresh, {1e3 * reused:.1f} ms into memory in hand"
+    state = "freed memory is kept" if kept else set_by
+    value = f"{state}; 36 MB result {1e3 * fresh:.1f} ms fresh, {1e3 * reused:.1f} ms into memory in hand"
     if fresh > _FRESH_PAGES * reused:
         advice = (
             "freed memory goes back to the system each time, which makes models slower on a CPU; lamella keeps it on Linux "

@@ -134,8 +134,12 @@ def run_md(
     dynamics = INTEGRATORS[config.ensemble](system, config, rng)
     system.get_forces()
     record = _Record(system, config, on_sample)
-    with _writer(trajectory) as save:
-        stopped = _advance(dynamics, record, save)
+    stopped: str | None = None
+    try:
+        with _writer(trajectory) as save:
+            stopped = _advance(dynamics, record, save)
+    except OSError as error:  # closing tries once more to write what is left
+        stopped = stopped or _unwritten(error, record)
     return record.close(stopped)
 
 
@@ -223,7 +227,7 @@ def _advance(dynamics: MolecularDynamics, record: _Record, save: Callable[[Atoms
     except InputError as error:
         trouble = str(error)  # atoms flew apart or onto each other
     except OSError as error:
-        return f"the trajectory cannot be written ({error.strerror}) after step {len(record.energy) - 1}; free space"
+        return _unwritten(error, record)
     except KeyboardInterrupt:
         return f"interrupted after step {len(record.energy) - 1}"
     if trouble is None:
@@ -232,6 +236,10 @@ def _advance(dynamics: MolecularDynamics, record: _Record, save: Callable[[Atoms
         f"the run exploded: {trouble.rstrip('.')}; take a shorter time step than {config.timestep:g} fs, relax the "
         "structure first (lamella relax), and check that the model was trained on structures like it"
     )
+
+
+def _unwritten(error: OSError, record: _Record) -> str:
+    return f"the trajectory cannot be written ({error.strerror}) after step {len(record.energy) - 1}; free space"
 
 
 def _set_velocities(system: Atoms, config: MDConfig, rng: np.random.Generator) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from lamella.errors import InputError, nearest
 from lamella.models.potential import Potential
 from lamella.use.laws import derivatives, inputs, locality, smoothness, symmetry
 from lamella.use.laws.rows import Check, Checks
 from lamella.use.laws.subject import Subject, subject_of
+from lamella.use.predict import runnable
 
 __all__ = ["LAWS", "check", "check_law", "iter_checks"]
 
@@ -46,14 +48,14 @@ LAWS: dict[str, Callable[[Subject], Check]] = {
 """Law by name."""
 
 
-def check(model: Potential, task: str | None = None, seed: int = 0) -> Checks:
+def check(model: Potential | str | Path, task: str | None = None, seed: int = 0) -> Checks:
     """Measure every law of physics and of good manners that a potential must obey.
 
     Runs in float64 on a copy: the model is not changed. Structures are small, random (seeded) and made of the model's
     elements, so nothing is said about how well the model was trained.
 
     Args:
-        model: any potential, of random or trained weights.
+        model: any potential, of random or trained weights, or a path that :func:`lamella.load` reads.
         task: which task's energies; ``None`` checks all tasks and keeps the worst of each law.
         seed: of structures and directions.
 
@@ -61,9 +63,10 @@ def check(model: Potential, task: str | None = None, seed: int = 0) -> Checks:
         One row per law; ``.passed`` where all hold.
 
     Raises:
-        InputError: the model has no such task.
+        InputError: not a model, or it has no such task.
+        CheckpointError: a path that holds no model.
     """
-    return Checks(tuple(iter_checks(model, task, seed)))
+    return Checks(tuple(iter_checks(runnable(model), task, seed)))
 
 
 def iter_checks(model: Potential, task: str | None = None, seed: int = 0) -> Iterator[Check]:
