@@ -3,9 +3,9 @@
     make deepmd                                  # once: deepmd-kit in .envs/deepmd
     python benchmarks/against_deepmd.py          # prints the table, writes it to --out
 
-The two codes run as two processes that are never busy at the same time; each pair of steps gives one ratio, and the median of
-the ratios is what counts. Absolute times belong to the machine. Weights are deepmd-kit's own random ones; the frame is the
-embedded water box, repeated four times and shaken. Skips with a message where deepmd-kit is absent.
+The two codes run as two processes that are never busy at the same time; each pair of steps gives one ratio, and the median
+of the ratios is what counts. Absolute times belong to the machine. Weights are deepmd-kit's own random ones; the frame is
+the embedded water box, repeated four times and shaken. Skips with a message where deepmd-kit is absent.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ MODEL = {
         "activation_function": "silut:10.0", "seed": 1,
     },
 }  # fmt: skip
-"""deepmd-kit's shipped example with a_sel 40 in place of 30: this frame has atoms with more than 30 neighbours within 4 Å, and
-deepmd-kit would cut them away."""
+"""deepmd-kit's shipped example with a_sel 40 in place of 30: this frame has atoms with more than 30 neighbours within 4 Å,
+and deepmd-kit would cut them away."""
 
 
 def main() -> int:
@@ -137,7 +137,8 @@ def _start(command: list[str]) -> subprocess.Popen[str]:
 
 
 def _step(worker: subprocess.Popen[str], shift: float) -> list[float]:
-    assert worker.stdin is not None and worker.stdout is not None
+    assert worker.stdin is not None
+    assert worker.stdout is not None
     worker.stdin.write(f"{shift}\n")
     worker.stdin.flush()
     while line := worker.stdout.readline():

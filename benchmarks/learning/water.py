@@ -3,10 +3,10 @@
     python benchmarks/learning/water.py train --out runs/learning      # both codes at once, one thread each; tens of minutes
     python benchmarks/learning/water.py table --out runs/learning      # table.json, curve.svg and a Markdown table
 
-Needs ../shared/data (PBE0+TS water) and deepmd-kit in .envs/deepmd (`make deepmd`). Every 200 steps both codes save a checkpoint;
-lamella evaluates all of them, deepmd-kit's too, on all 80 validation frames, so that one ruler measures both. Both start from the same
-random weights and baseline; the order of the frames is each code's own. deepmd-kit does no validation of its own; lamella's time
-includes its own.
+Needs ../shared/data (PBE0+TS water) and deepmd-kit in .envs/deepmd (`make deepmd`). Every 200 steps both codes save a
+checkpoint; lamella evaluates all of them, deepmd-kit's too, on all 80 validation frames, so that one ruler measures both.
+Both start from the same random weights and baseline; the order of the frames is each code's own. deepmd-kit does no
+validation of its own; lamella's time includes its own.
 """
 
 from __future__ import annotations

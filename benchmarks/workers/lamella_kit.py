@@ -36,7 +36,7 @@ def energy_step(checkpoint: str, frame: dict[str, np.ndarray]) -> Step:
 
 
 def train_step(checkpoint: str, frame: dict[str, np.ndarray]) -> Step:
-    """Forward, squared loss of energy and forces, backward, clipping, AdamW; the neighbour list included, as in deepmd-kit."""
+    """Forward, squared loss of energy and forces, backward, clipping, AdamW; neighbour list included, as in deepmd-kit."""
     model = read_checkpoint(Path(checkpoint))
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
     energy, forces = torch.tensor(frame["energy"]), torch.tensor(frame["forces"])

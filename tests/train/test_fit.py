@@ -142,7 +142,9 @@ def start(recipe: Recipe, folder: Path) -> subprocess.Popen[bytes]:
     (folder / "recipe.yaml").write_text(dump_recipe(recipe))
     command = [sys.executable, "-m", "lamella", "train", str(folder / "recipe.yaml"), "--run", str(folder / "run")]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, start_new_session=True
+    )
 
 
 def wait_for_step(process: subprocess.Popen[bytes], run: Path, step: int) -> None:
@@ -436,3 +438,13 @@ def test_log_survives_a_line_cut_short(tmp_path: Path, make_recipe: MakeRecipe) 
     fit(make_recipe(training={"steps": 5}), run, resume=True)
     assert (run / "log.jsonl").read_text() == whole
     assert all(json.loads(line) for line in whole.splitlines())
+
+
+def test_a_group_wide_sigterm_stops_at_a_step_boundary_with_workers(tmp_path: Path, make_recipe: MakeRecipe) -> None:
+    """As ``timeout``, batch systems and container runtimes send it: to the worker processes too."""
+    process = start(make_recipe(training={"steps": 2000, "workers": 2}), tmp_path / "x")
+    wait_for_step(process, tmp_path / "x" / "run", 25)
+    os.killpg(process.pid, signal.SIGTERM)
+    message = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 143, message
+    assert "stopped by SIGTERM after step" in message

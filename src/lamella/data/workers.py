@@ -1,15 +1,18 @@
 """The same task over many items in worker processes, results in order: what neighbour lists and batches are made with.
 
 PyTorch's DataLoader carries it: tensors come back through shared memory, workers leave when the parent dies (also by
-SIGKILL) and on Ctrl-C. On Linux workers are forked, so that frames in memory are shared and scripts need no ``__main__``
-guard; they use one thread and never touch a GPU. A task that raises an error of lamella's is reported as that error, not as
-a traceback.
+SIGKILL) or ends them; Ctrl-C and a SIGTERM that reach them too are the parent's business. On Linux workers are forked, so
+that frames in memory are shared and scripts need no ``__main__`` guard; they use one thread and never touch a GPU. A task
+that raises an error of lamella's is reported as that error, not as a traceback.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
@@ -60,8 +63,22 @@ def _loader(task: Callable[[int], Any], items: Sequence[int], workers: int) -> D
         shuffle=False,
         num_workers=workers,
         collate_fn=_as_is,
+        worker_init_fn=_leave_signals_to_the_parent if sys.platform == "linux" else None,
         multiprocessing_context=multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn"),
     )
+
+
+def _leave_signals_to_the_parent(_: int) -> None:
+    """Obey nobody else: `timeout`, batch systems and Ctrl-C signal workers; their death would hit the parent mid-step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_with_the_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with_the_parent(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 class _Tasks(Dataset[Any], Generic[T]):

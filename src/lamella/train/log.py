@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -101,4 +102,6 @@ class RunLog:
 
 
 def _line(record: Record) -> str:
-    return json.dumps(record) + "\n"
+    """One line of JSON, which has no NaN and no infinity: such a value is written as null."""
+    values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+    return json.dumps(values, allow_nan=False) + "\n"

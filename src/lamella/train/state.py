@@ -143,7 +143,8 @@ def pointed(run: Path, pointer: str) -> Path | None:
 
 def prune(run: Path, keep: int, best_step: int) -> None:
     """Remove all but the ``keep`` newest step folders and the best one, and what interrupted saves left behind."""
-    steps = sorted(folder for folder in run.glob(f"{_PREFIX}*") if folder.is_dir())
+    found = (folder for folder in run.glob(f"{_PREFIX}*") if folder.is_dir())
+    steps = sorted(found, key=lambda folder: (len(folder.name), folder.name))  # seven digits, more from step 10⁷ on
     spared = {step_name(best_step), *(pointer.name for name in ("best", "last") if (pointer := pointed(run, name)))}
     for folder in steps[:-keep]:
         if folder.name not in spared:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from lamella.data.sample import BatchSpec
+from lamella.data.keys import LabelKeys
 from lamella.data.source import Frames
 from lamella.errors import DataError, LamellaError
 from lamella.models.potential import Potential
-from lamella.train.prepare import TaskData, open_tasks
-from lamella.train.recipe import Recipe, TaskConfig, load_recipe
+from lamella.train.prepare import TaskData, open_data, open_tasks
+from lamella.train.recipe import load_recipe
 from lamella.types import Frame, Prediction
 from lamella.use.evaluate import evaluate
 from lamella.use.report.accuracy import Judgement
@@ -53,8 +53,8 @@ def _on_test_data(
 ) -> Judgement:
     chosen = model.tasks[model.task_index(task)]
     settings = (run.recipe.get("tasks") or {}).get(chosen) or {}
-    config = TaskConfig.model_validate({"train": tuple(data), "valid_fraction": 0.0, "keys": settings.get("keys") or {}})
-    frames = open_tasks(Recipe(tasks={chosen: config}, batch=BatchSpec(frames=1)))[chosen].train
+    keys = LabelKeys.model_validate(settings["keys"]) if settings.get("keys") else None
+    frames = open_data(data, keys)
     parts = [settings.get(part) or () for part in ("train", "valid")]
     known = [str(path) for part in parts for path in ([part] if isinstance(part, str) else part)]
     apart = not any(a.startswith(b) or b.startswith(a) for a in data for b in known)
