@@ -17,6 +17,7 @@ import torch
 from ase import Atoms
 
 import lamella
+from lamella.allocator import keep_freed_memory
 from lamella.formats.deepmd import read_checkpoint
 from lamella.types import Frame
 
@@ -37,6 +38,7 @@ def energy_step(checkpoint: str, frame: dict[str, np.ndarray]) -> Step:
 
 def train_step(checkpoint: str, frame: dict[str, np.ndarray]) -> Step:
     """Forward, squared loss of energy and forces, backward, clipping, AdamW; neighbour list included, as in deepmd-kit."""
+    keep_freed_memory()  # as `lamella train` does
     model = read_checkpoint(Path(checkpoint))
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
     energy, forces = torch.tensor(frame["energy"]), torch.tensor(frame["forces"])
