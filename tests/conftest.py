@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,12 @@ def shared() -> Path:
             f"needs the reference data: set LAMELLA_SHARED to their folder (looked for {folder.name} beside the project)"
         )
     return folder
+
+
+def pytest_configure() -> None:
+    """Answer Ctrl-C as at a terminal: a shell that starts tests in the background has them ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -141,7 +141,7 @@ def deepmd_seconds(log: Path) -> dict[int, float]:
 def draw(curves: dict[str, list[dict[str, float]]], std: float, path: Path) -> None:
     """Force error against steps and against wall time."""
     matplotlib.use("svg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
     for axis, key, label in zip(axes, ("step", "minutes"), ("training step", "wall time / min"), strict=True):
@@ -149,6 +149,8 @@ def draw(curves: dict[str, list[dict[str, float]]], std: float, path: Path) -> N
             axis.plot([r[key] for r in rows], [1e3 * r["forces_rmse"] for r in rows], marker="o", ms=3, label=code)
         axis.axhline(250 * std, color="0.6", lw=1, ls="--", label="a quarter of the label std")
         axis.set(xlabel=label, yscale="log")
+        for set_formatter in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+            set_formatter(ticker.FormatStrFormatter("%g"))
     axes[0].set_ylabel("validation force RMSE / meV/Å")
     axes[0].legend(frameon=False)
     figure.savefig(path, metadata={"Date": None})
