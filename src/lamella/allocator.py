@@ -2,7 +2,7 @@
 
 glibc hands every block above 32 MB back to the kernel as soon as it is freed, and the kernel fills the next one with zeros
 page by page. A training step frees and allocates gigabytes in such blocks; keeping them made DPA-3 L6 a third faster on a
-CPU at 5 to 10 % more peak memory (docs/log.md).
+CPU at 5 to 25 % more peak memory (docs/log.md).
 """
 
 from __future__ import annotations

@@ -8,13 +8,7 @@ from ase import units as _ase
 GPA: float = _ase.GPa
 """1 GPa in eV/Å³."""
 
-BAR: float = _ase.bar
-"""1 bar in eV/Å³."""
-
 FS: float = _ase.fs
 """1 fs in ASE's internal time unit Å·sqrt(u/eV)."""
 
-KB: float = _ase.kB
-"""Boltzmann constant in eV/K."""
-
-__all__ = ["BAR", "FS", "GPA", "KB"]
+__all__ = ["FS", "GPA"]

@@ -23,11 +23,12 @@ from ase.io import read, write
 import lamella.train.fit as fit_module
 from lamella.errors import CheckpointError, DataError, InputError, RecipeError, TrainingError
 from lamella.formats.load import load
+from lamella.models.bundle import load_model
 from lamella.train.draw import TaskDraw
 from lamella.train.fit import fit
 from lamella.train.log import read_log
 from lamella.train.recipe import Recipe, dump_recipe, load_recipe
-from lamella.train.state import load_potential, pointed
+from lamella.train.state import pointed
 from lamella.train.step import Outcome
 from lamella.train.stop import Interrupted
 
@@ -211,11 +212,11 @@ def test_baseline_is_set_before_the_first_step(tmp_path: Path, make_recipe: Make
     given = {"H": -3.5, "C": -4.0, "O": -5.0}
     task = {"train": str(files["molecules"]), "baseline": given}
     run = fit(make_recipe(tasks={"lj": task}, training={"steps": 1}), tmp_path / "given")
-    potential = load_potential(run / "step_0000001")
+    potential = load_model(run / "step_0000001")
     assert dict(zip(potential.elements, potential.baseline[0].tolist(), strict=True)) == given
     task = {"train": str(files["molecules"]), "valid_fraction": 0.0}
     run = fit(make_recipe(tasks={"lj": task}, training={"steps": 1}), tmp_path / "fitted")
-    fitted = load_potential(run / "step_0000001")
+    fitted = load_model(run / "step_0000001")
     frames = read(files["molecules"], ":")
     counts = np.array([[atoms.symbols.formula.count().get(s, 0) for s in fitted.elements] for atoms in frames])
     energies = np.array([atoms.get_potential_energy() for atoms in frames])
@@ -236,7 +237,7 @@ def test_isolated_atoms_are_found_also_where_the_split_held_them_back(
     task = {"train": str(tmp_path / "data.xyz"), "valid_fraction": 0.5, "baseline": "isolated_atoms"}
     for seed in (1, 2, 3):
         run = fit(make_recipe(seed=seed, tasks={"lj": task}, training={"steps": 1}), tmp_path / f"run{seed}")
-        potential = load_potential(run / "step_0000001")
+        potential = load_model(run / "step_0000001")
         assert dict(zip(potential.elements, potential.baseline[0].tolist(), strict=True)) == energies
 
 
@@ -260,7 +261,7 @@ def test_environment_scale_comes_from_the_data_where_asked(tmp_path: Path, make_
     model = make_recipe().model.model_dump(mode="json")
     model["backbone"]["env_std"] = 0.0
     run = fit(make_recipe(model=model, training={"steps": 1}), tmp_path / "run")
-    std = load_potential(run / "step_0000001").backbone.env_std
+    std = load_model(run / "step_0000001").backbone.env_std
     assert (std >= 0.01).all()
     assert len(std.unique()) == std.numel()
 
@@ -274,7 +275,7 @@ def test_a_task_of_weight_zero_changes_nothing_for_the_others(
     fit(make_recipe(tasks=idle | alone), tmp_path / "both")
     losses = [[r["loss"] for r in read_log(tmp_path / name) if r["event"] == "train"] for name in ("alone", "both")]
     assert losses[0] == losses[1]
-    one, two = (load_potential(tmp_path / name / "step_0000012") for name in ("alone", "both"))
+    one, two = (load_model(tmp_path / name / "step_0000012") for name in ("alone", "both"))
     assert_same(one.backbone.state_dict(), two.backbone.state_dict())
     assert_same(one.heads[0].state_dict(), two.heads[1].state_dict())
     validated = {r["task"] for r in read_log(tmp_path / "both") if r["event"] == "valid"}

@@ -10,11 +10,12 @@ import pytest
 
 from lamella.errors import RecipeError
 from lamella.formats.load import load
+from lamella.models.bundle import load_model
 from lamella.train.fit import fit
 from lamella.train.log import read_log
 from lamella.train.recipe import Recipe, dump_recipe, load_recipe
 from lamella.train.schedule import learning_rate
-from lamella.train.state import load_potential, pointed
+from lamella.train.state import pointed
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -72,7 +73,7 @@ def test_other_changes_are_named_take_effect_and_are_saved_with_the_model(
     last = pointed(run, "last")
     assert last is not None
     assert last.name == "step_0000008"
-    assert Recipe.model_validate(load_potential(last).metadata["recipe"]) == recipe
+    assert Recipe.model_validate(load_model(last).metadata["recipe"]) == recipe
 
 
 def test_data_may_move_as_long_as_it_stays_the_same(tmp_path: Path, files: dict[str, Path], make_recipe: MakeRecipe) -> None:

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from lamella.errors import CheckpointError, TrainingError
+from lamella.models.bundle import load_model
 from lamella.models.potential import ModelConfig, Potential
 from lamella.train.optim import AdamW, MovingAverage, build_optimizer
 from lamella.train.state import (
     Progress,
-    load_potential,
     load_trainer,
     point,
     pointed,
@@ -49,7 +49,7 @@ def test_checkpoint_brings_everything_back_bit_by_bit(tmp_path: Path) -> None:
     session = Session()
     folder = session.save(tmp_path)
     random = torch.get_rng_state()
-    potential = load_potential(folder)
+    potential = load_model(folder)
     optimizer, average = build_optimizer(AdamW(), potential), MovingAverage(potential, 0.9)
     torch.manual_seed(99)
     assert load_trainer(folder, potential, optimizer, average) == session.progress
@@ -67,7 +67,7 @@ def test_checkpoint_brings_everything_back_bit_by_bit(tmp_path: Path) -> None:
 def test_saved_model_has_the_averaged_weights_and_training_goes_on_with_its_own(tmp_path: Path) -> None:
     session = Session()
     own = session.potential.backbone.embedding.weight.detach().clone()
-    saved = load_potential(session.save(tmp_path))
+    saved = load_model(session.save(tmp_path))
     average = session.average.average["backbone.embedding.weight"]
     assert not torch.equal(own, average)
     assert torch.equal(saved.backbone.embedding.weight, average)
@@ -131,7 +131,7 @@ def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
     later = Session(seed=2)
     folder = later.save(tmp_path)
     name = "backbone.embedding.weight"
-    assert torch.equal(load_potential(folder).backbone.embedding.weight, later.average.average[name])
+    assert torch.equal(load_model(folder).backbone.embedding.weight, later.average.average[name])
     assert [path.name for path in tmp_path.iterdir()] == ["step_0000100"]
 
 

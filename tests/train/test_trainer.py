@@ -14,12 +14,12 @@ from torch import Tensor, nn
 import lamella.train.fit as fit_module
 from lamella.data.convert import frame_from_atoms
 from lamella.data.load import make_batch
+from lamella.models.bundle import load_model
 from lamella.models.potential import ModelConfig, Potential
 from lamella.train.fit import fit
 from lamella.train.log import read_log
 from lamella.train.loss import LossConfig
 from lamella.train.recipe import Recipe
-from lamella.train.state import load_potential
 from lamella.train.step import Outcome, StepSetting
 from lamella.train.validate import validate
 from train.small import MODEL
@@ -80,7 +80,7 @@ def test_averaged_weights_are_judged_and_saved(
     for t in range(1, 5):
         rate = min(0.25, (1 + t) / (10 + t))  # 2/11, then 0.25
         expected = {name: rate * value + (1 - rate) * own[t][name] for name, value in expected.items()}
-        saved = weights_of(load_potential(run / f"step_{t:07d}"))
+        saved = weights_of(load_model(run / f"step_{t:07d}"))
         torch.testing.assert_close(saved, expected, rtol=1e-13, atol=1e-15)
         if t % 2 == 0:
             assert all(torch.equal(judged[t // 2 - 1][name], value) for name, value in saved.items())

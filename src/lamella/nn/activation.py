@@ -40,12 +40,6 @@ def _reaches(x: Tensor, threshold: float) -> bool:
     return x.numel() > 0 and (x.device.type != "cpu" or bool(x.amax() >= threshold))
 
 
-def silut_naive(x: Tensor, threshold: float) -> Tensor:
-    """The same function spelled out, for tests."""
-    offset, slope = _tanh_branch(threshold)
-    return torch.where(x >= threshold, torch.tanh(slope * (x - threshold)) + offset, x * torch.sigmoid(x))
-
-
 class _SiluT(torch.autograd.Function):
     """Saves x alone, and skips the tanh branch where no x reaches the threshold (nearly always)."""
 

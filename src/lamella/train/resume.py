@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from lamella.errors import CheckpointError, DataError, RecipeError
+from lamella.models.bundle import load_model
 from lamella.models.potential import Potential
 from lamella.train.prepare import TaskData, data_record
 from lamella.train.recipe import Recipe
-from lamella.train.state import load_potential
 
 __all__ = ["resumed_potential"]
 
@@ -38,7 +38,7 @@ def resumed_potential(folder: Path, recipe: Recipe, data: Mapping[str, TaskData]
         DataError: the data is no longer what the model was trained on.
         CheckpointError: the folder does not say what it was trained on.
     """
-    potential = load_potential(folder)
+    potential = load_model(folder)
     now = recipe.model_dump(mode="json")
     changes = list(_changes(_recorded(potential, "recipe", folder), now))
     for key, old, new in changes:

@@ -22,13 +22,12 @@ from typing import Any, Final
 import torch
 
 from lamella.errors import CheckpointError, TrainingError
-from lamella.models.bundle import load_model, save_model
+from lamella.models.bundle import save_model
 from lamella.models.potential import Potential
 from lamella.train.optim import MovingAverage, copy_weights
 
 __all__ = [
     "Progress",
-    "load_potential",
     "load_trainer",
     "point",
     "pointed",
@@ -154,11 +153,6 @@ def prune(run: Path, keep: int, best_step: int) -> None:
             shutil.rmtree(leftover)
         else:
             leftover.unlink()
-
-
-def load_potential(folder: Path) -> Potential:
-    """The model of a step folder, as saved."""
-    return load_model(folder)
 
 
 def load_trainer(
