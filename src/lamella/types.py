@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Batch", "Frame", "Graph", "Incidence", "Prediction"]
+__all__ = ["Batch", "Frame", "FrameInput", "Graph", "GraphSpec", "Incidence", "Prediction"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,41 @@ class Frame:
         return len(self.numbers)
 
 
+class FrameInput(NamedTuple):
+    """A property of a whole frame that a model reads beside its geometry.
+
+    Attributes:
+        name: one of :data:`lamella.fields.INPUTS`.
+        width: how many numbers.
+        default: used for a frame that does not carry it; None where every frame must.
+    """
+
+    name: str
+    width: int
+    default: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """Which graph a model reads.
+
+    Attributes:
+        numbers: atomic numbers the model knows, in its order.
+        cutoff: edges are shorter than this, Å.
+        short_cutoff: ``Graph.short`` lists the edges shorter than this, Å; 0 for none.
+        angles: whether pairs of short edges are listed too.
+        excluded_pairs: pairs of species indices that are never neighbours, either way round.
+        inputs: properties of the frame that go along.
+    """
+
+    numbers: tuple[int, ...]
+    cutoff: float
+    short_cutoff: float = 0.0
+    angles: bool = False
+    excluded_pairs: tuple[tuple[int, int], ...] = ()
+    inputs: tuple[FrameInput, ...] = ()
+
+
 class Incidence(NamedTuple):
     """Which of ``len(ptr) - 1`` owners each of M rows belongs to, with what is needed to sum rows by owner.
 
@@ -61,8 +96,7 @@ class Incidence(NamedTuple):
 class Graph:
     """One or many frames of any size, periodic or not, concatenated: no padding, no truncation.
 
-    N atoms, E directed edges, Q edges within the angle cutoff, A angles, F frames. Geometry enters a model through
-    ``vec`` alone.
+    N atoms, E directed edges, Q short edges, A angles, F frames. Geometry enters a model through ``vec`` alone.
 
     Attributes:
         species: (N,) int64, index of the atom's element in the model's element list.
@@ -70,10 +104,13 @@ class Graph:
         src: edges by centre i, sorted; ``src.index`` is (E,).
         dst: edges by neighbour j.
         vec: (E, 3) float64, Å: r_j + shift - r_i.
-        short: (Q,) int64, the edges within the angle cutoff, in order of edges.
+        short: (Q,) int64, the edges within the short cutoff, in order of edges.
+        short_src: short edges by centre i, sorted.
+        short_dst: short edges by neighbour j.
         angle_j: angles by their receiving edge j, a position in ``short``; sorted.
         angle_k: angles by their other edge k, a position in ``short``. Every ordered pair (j, k) of one centre occurs,
-            j = k too.
+            j = k too; none at all where the model has no angles.
+        inputs: (F, width) float64 by name, properties of the frames that the model reads.
     """
 
     species: Tensor
@@ -82,8 +119,11 @@ class Graph:
     dst: Incidence
     vec: Tensor
     short: Tensor
+    short_src: Incidence
+    short_dst: Incidence
     angle_j: Incidence
     angle_k: Incidence
+    inputs: Mapping[str, Tensor]
 
     @property
     def n_atoms(self) -> int:
@@ -111,6 +151,8 @@ class Graph:
         def move(value: Any) -> Any:
             if isinstance(value, Incidence):
                 return Incidence(*(part.to(device) for part in value))
+            if isinstance(value, Mapping):
+                return {name: part.to(device) for name, part in value.items()}
             return value.to(device)
 
         return replace(self, **{item.name: move(getattr(self, item.name)) for item in fields(self)})

@@ -8,38 +8,119 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from lamella import datasets
+from lamella.data.convert import frame_from_atoms
 from lamella.geometry.graph import build_graph, collate, graph_from_edges
 from lamella.geometry.segment import segment_sum
-from lamella.models.dpa3 import DPA3Config
-from lamella.models.heads import HeadConfig
 from lamella.models.potential import ModelConfig, Potential
 
 SIZE = {
-    "layers": 2,
-    "node_dim": 12,
-    "edge_dim": 8,
-    "angle_dim": 6,
-    "axis": 3,
-    "cutoff": 5.0,
-    "switch_start": 4.4,
-    "angle_cutoff": 3.6,
-    "angle_switch_start": 3.1,
-    "edge_sel": 40,
-    "angle_sel": 10,
+    "dpa3": {
+        "layers": 2,
+        "node_dim": 12,
+        "edge_dim": 8,
+        "angle_dim": 6,
+        "axis": 3,
+        "cutoff": 5.0,
+        "switch_start": 4.4,
+        "angle_cutoff": 3.6,
+        "angle_switch_start": 3.1,
+        "edge_sel": 40,
+        "angle_sel": 10,
+    },
+    "se_a": {"cutoff": 5.0, "switch_start": 3.0, "neurons": (6, 12), "axis": 4},
+    "dpa1": {
+        "cutoff": 5.0,
+        "switch_start": 3.0,
+        "sel": 40,
+        "neurons": (6, 12),
+        "axis": 4,
+        "embedding_dim": 5,
+        "attention_layers": 1,
+        "attention_dim": 10,
+    },
+    "dpa2": {
+        "repinit": {"cutoff": 5.0, "switch_start": 3.0, "sel": 40, "neurons": (6, 12), "axis": 4, "embedding_dim": 5},
+        "three_body": {"cutoff": 3.8, "switch_start": 2.6, "sel": 20, "neurons": (3, 6)},
+        "repformer": {
+            "cutoff": 3.6,
+            "switch_start": 2.4,
+            "sel": 20,
+            "layers": 2,
+            "node_dim": 12,
+            "pair_dim": 8,
+            "axis": 3,
+            "local_attention_dim": 6,
+            "local_attention_heads": 2,
+            "attention_dim": 5,
+            "attention_heads": 2,
+        },
+    },
 }
+"""Hyper-parameters of a small model of each architecture."""
+
 POLYNOMIAL = {"switch": "polynomial", "switch_start": 3.0, "angle_switch_start": 2.0}
+"""For DPA-3; the others have no other switch."""
 
 
-def build(kind=Potential, elements=("O", "H", "Cu"), tasks=("default",), seed=0, task_dim=0, **options):
+def build(kind=Potential, elements=("O", "H", "Cu"), tasks=("default",), seed=0, model=None, **options):
+    """A small model with random weights, ``options`` of its backbone (DPA-3 unless ``kind=`` says another), ``model`` of
+    the rest: heads, excluded pairs and atoms."""
     torch.manual_seed(seed)
-    backbone = DPA3Config(**{**SIZE, **options})
-    potential = kind(ModelConfig(backbone=backbone, head=HeadConfig(hidden=(16, 16), task_dim=task_dim)), elements, tasks)
+    name = options.pop("architecture", "dpa3")
+    content = {"backbone": {"kind": name, **merged(SIZE[name], options)}, "head": {"hidden": (16, 16)}}
+    if name == "se_a":
+        content["backbone"].setdefault("sel", dict.fromkeys(elements, 14))
+    potential = kind(ModelConfig.model_validate(merged(content, model or {})), elements, tasks)
     potential.cast(torch.float64)
+    return stirred(potential)
+
+
+def stirred(potential):
+    """Everything that starts as a constant (baselines, learned steps, statistics) set at random."""
     potential.baseline.normal_(0.0, 500.0)
     for name, value in potential.named_parameters():
         if "step_" in name:
             value.data.normal_(0.4, 0.2)
+    for environment in potential.backbone.environments():
+        if environment.from_data:
+            environment.std.uniform_(0.1, 0.3)
+        if not environment.zero_mean:
+            environment.mean.uniform_(0.02, 0.06)
     return potential
+
+
+def trained(potential, steps=25):
+    """A few steps of Adam towards the labels of two embedded molecules."""
+    frames = [frame_from_atoms(atoms) for atoms in datasets.load("molecules_gfn2")[:40:20]]
+    graph = potential.graph(frames)
+    energy = torch.tensor(np.stack([frame.labels["energy"] for frame in frames]))
+    potential.baseline[0] = 0.0
+    counts = torch.stack(
+        [torch.bincount(graph.species[graph.frame.index == n], minlength=len(potential.elements)) for n in (0, 1)]
+    )
+    potential.baseline[0] = torch.linalg.lstsq(
+        counts.double(), energy - potential(graph).energy.detach(), driver="gelsd"
+    ).solution
+    energy = energy + torch.tensor([1.0, -1.0])
+    forces = torch.tensor(np.concatenate([frame.labels["forces"] for frame in frames]))
+    optimizer = torch.optim.Adam(potential.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        found = potential(graph, potential.tasks[0], create_graph=True)
+        loss = ((found.energy - energy) / len(frames)).square().mean() + (found.forces - forces).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.5 * losses[0], "nothing was learned"
+    return potential.requires_grad_(False)
+
+
+def merged(base, options):
+    """A mapping with another laid over it, at every depth."""
+    deeper = {key: merged(base[key], value) for key, value in options.items() if isinstance(value, dict) and base.get(key)}
+    return {**base, **options, **deeper}
 
 
 def per_edge(graph, value_E):
@@ -117,12 +198,13 @@ class NearestImage(Potential):
     def graph(self, frames):
         graphs = []
         for frame in frames:
-            whole = build_graph(frame, self.numbers, self.cutoff, self.angle_cutoff)
+            whole = build_graph(frame, self.graph_spec)
             src, dst, vec = whole.src.index.numpy(), whole.dst.index.numpy(), whole.vec.numpy()
             order = np.lexsort((np.linalg.norm(vec, axis=1), dst, src))
             _, first = np.unique(np.stack([src, dst], axis=1)[order], axis=0, return_index=True)
             keep = np.sort(order[first])
-            graphs.append(graph_from_edges(whole.species.numpy(), src[keep], dst[keep], vec[keep], self.angle_cutoff))
+            edges = (src[keep], dst[keep], vec[keep])
+            graphs.append(graph_from_edges(whole.species.numpy(), edges, self.graph_spec, whole.inputs))
         return collate(graphs)
 
 
@@ -184,11 +266,11 @@ class Swirl(OnPredictions):
 
 class ArcCosine(OnAtoms):
     def extra(self, graph, vec):
-        unit = vec[graph.short] / vec[graph.short].norm(dim=1, keepdim=True)
-        cosine = (unit[graph.angle_j.index] * unit[graph.angle_k.index]).sum(dim=1)
-        angle = torch.acos(cosine.clamp(-1.0, 1.0))
-        edge = segment_sum(angle, graph.angle_j)
-        return 1e-3 * per_edge(graph, torch.zeros_like(vec[:, 0]).index_add(0, graph.short, edge))
+        unit = vec / vec.norm(dim=1, keepdim=True)
+        near = vec.norm(dim=1) < 0.8 * self.cutoff
+        one_centre = graph.src.index[:, None] == graph.src.index[None, :]
+        angle = torch.acos((unit @ unit.T).clamp(-1.0, 1.0)) * (one_centre & near[:, None] & near[None, :])
+        return 1e-3 * per_edge(graph, angle.sum(dim=1))
 
 
 class Intensive(OnAtoms):
@@ -252,9 +334,11 @@ class FlatCutoff(BareCutoff):
     power = 3
 
 
-class BentAngleCutoff(OnAtoms):
+class BentInnerCutoff(OnAtoms):
+    """An edge term that is only C¹ at the shortest cutoff."""
+
     def extra(self, graph, vec):
-        inside = (1.0 - vec.norm(dim=1) / self.angle_cutoff).clamp(min=0.0)
+        inside = (1.0 - vec.norm(dim=1) / self.config.backbone.shells[-1].end).clamp(min=0.0)
         return 1e-4 * per_edge(graph, inside**2)
 
 
@@ -269,17 +353,18 @@ class HiddenKink(OnAtoms):
 
 
 class Truncated(Potential):
-    """Keeps the two nearest neighbours of every atom, as a ``sel`` that is too small does."""
+    """Keeps the two nearest neighbours of every atom, as a ``sel`` that is too small does in other codes."""
 
     def graph(self, frames):
         graphs = []
         for frame in frames:
-            whole = build_graph(frame, self.numbers, self.cutoff, self.angle_cutoff)
+            whole = build_graph(frame, self.graph_spec)
             src, dst, vec = whole.src.index.numpy(), whole.dst.index.numpy(), whole.vec.numpy()
             order = np.lexsort((np.linalg.norm(vec, axis=1), src))
             rank = np.arange(len(src)) - whole.src.ptr.numpy()[src[order]]
             keep = np.sort(order[rank < 2])
-            graphs.append(graph_from_edges(whole.species.numpy(), src[keep], dst[keep], vec[keep], self.angle_cutoff))
+            edges = (src[keep], dst[keep], vec[keep])
+            graphs.append(graph_from_edges(whole.species.numpy(), edges, self.graph_spec, whole.inputs))
         return collate(graphs)
 
 
@@ -350,7 +435,7 @@ MUTANTS = {
     "no gradient across frames": (BatchMean,),
     "baseline": (RoundedBaseline,),
     "smooth at the cutoff": (BareCutoff, KinkedCutoff, BentCutoff),
-    "smooth at the angle cutoff": (BentAngleCutoff,),
+    "smooth at inner cutoffs": (BentInnerCutoff,),
     "continuity": (HiddenStep, HiddenKink, Truncated),
     "inputs kept": (WrapsInPlace, AsksForGradients),
     "non-contiguous inputs": (ReadsMemory,),

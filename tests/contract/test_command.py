@@ -28,7 +28,7 @@ def test_broken_law_exits_with_one_and_is_named_in_json():
     content = json.loads(result.stdout)
     assert content["passed"] is False
     assert [row["law"] for row in content["rows"]] == list(LAWS)
-    assert [row["law"] for row in content["rows"] if not row["passed"]] == ["smooth at the angle cutoff", "continuity"]
+    assert [row["law"] for row in content["rows"] if not row["passed"]] == ["smooth at inner cutoffs", "continuity"]
 
 
 def test_one_task_can_be_asked_for():

@@ -7,9 +7,10 @@ import pytest
 
 from lamella.data.baseline import fit_baseline, given_baseline, isolated_atom_baseline
 from lamella.data.source import open_frames
-from lamella.data.statistics import environment_std, label_std
+from lamella.data.statistics import environment_statistics, label_std
 from lamella.errors import DataError, RecipeError
 from lamella.geometry.neighbors import neighbor_edges
+from lamella.geometry.switch import Shell
 from lamella.types import Frame
 
 TRUE = {1: -13.6, 6: -1030.5, 8: -2042.25}
@@ -133,10 +134,10 @@ def test_label_std_is_of_energy_per_atom_and_force_components():
         label_std([frame([1])])
 
 
-def test_environment_std_matches_loops():
+def test_environment_statistics_match_loops():
     rng = np.random.default_rng(2)
     frames = [frame([8, 1, 1, 6]), frame(rng.choice([1, 8], 5).tolist(), cell=8.0)]
-    std = environment_std(frames, ["H", "O", "Xe", "C"], 5.0, 3.0, slots=20)
+    mean, std = environment_statistics(frames, ["H", "O", "Xe", "C"], Shell("cutoff", 3.0, 5.0), slots=20)
     values: dict[int, list[list[float]]] = {1: [], 8: [], 6: []}
     for item in frames:
         src, _, vec = neighbor_edges(item.positions, item.cell, item.pbc, 5.0)
@@ -145,8 +146,9 @@ def test_environment_std_matches_loops():
             values[number] += rows + [[0.0] * 4] * (20 - len(rows))
     for index, number in ((0, 1), (1, 8), (3, 6)):
         table = np.array(values[number])
+        assert mean[index] == pytest.approx(table[:, 0].mean())
         assert std[index] == pytest.approx([max(table[:, 0].std(), 0.01), max(table[:, 1:].std(), 0.01)])
-    assert std[2].tolist() == [0.1, 0.1]
+    assert (mean[2], std[2].tolist()) == (0.0, [0.1, 0.1])
 
 
 def _row(vec: np.ndarray) -> list[float]:

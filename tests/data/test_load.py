@@ -18,7 +18,9 @@ from lamella.data.sample import BatchSpec, Sampler
 from lamella.data.source import FrameList
 from lamella.errors import StructureError
 from lamella.geometry.graph import build_graph, collate
-from lamella.types import Frame
+from lamella.types import Frame, GraphSpec
+
+SPEC = GraphSpec((1, 8), 4.0, 3.0, angles=True)
 
 
 def frame(seed: int, labels: tuple[str, ...] = ()) -> Frame:
@@ -39,8 +41,8 @@ def frame(seed: int, labels: tuple[str, ...] = ()) -> Frame:
 
 def test_batch_mixes_sizes_and_periodicity_and_marks_who_carries_what():
     frames = [frame(0, ("energy",)), frame(1, ("energy", "forces")), frame(2), frame(3, ("forces", "virial"))]
-    batch = make_batch(frames, [1, 8], 4.0, 3.0)
-    expected = collate([build_graph(item, [1, 8], 4.0, 3.0) for item in frames])
+    batch = make_batch(frames, SPEC)
+    expected = collate([build_graph(item, SPEC) for item in frames])
     assert torch.equal(batch.graph.vec, expected.vec)
     assert batch.graph.n_frames == 4
     assert {name: value.tolist() for name, value in batch.carries.items()} == {
@@ -66,11 +68,11 @@ def test_batch_mixes_sizes_and_periodicity_and_marks_who_carries_what():
 @pytest.mark.parametrize("spec", [BatchSpec(frames=3), BatchSpec(edges=400)])
 def test_same_batches_in_the_same_order_for_any_number_of_workers(spec):
     frames = FrameList([frame(seed, ("energy", "forces")) for seed in range(11)])
-    costs = np.array([[build_graph(frames[i], [1, 8], 4.0, 3.0).n_edges, 0] for i in range(11)])
+    costs = np.array([[build_graph(frames[i], SPEC).n_edges, 0] for i in range(11)])
     made = {}
     for workers in (0, 1, 3):
         sampler = Sampler(costs, spec, seed=5)
-        made[workers] = list(batches(frames, sampler, [1, 8], 4.0, 3.0, 2, 13, workers))
+        made[workers] = list(batches(frames, sampler, SPEC, 2, 13, workers))
     assert len(made[0]) == 11
     for workers in (1, 3):
         for a, b in zip(made[0], made[workers], strict=True):
@@ -84,7 +86,7 @@ def test_same_batches_in_the_same_order_for_any_number_of_workers(spec):
 def test_unknown_element_surfaces_with_the_name_of_the_frame(workers):
     frames = FrameList([frame(seed) for seed in range(4)])
     with pytest.raises(StructureError, match=r"^f#\d: the model does not know the element O"):
-        list(batches(frames, Sampler(4, BatchSpec(frames=1), 0), [1], 4.0, 3.0, 0, 4, workers))
+        list(batches(frames, Sampler(4, BatchSpec(frames=1), 0), GraphSpec((1,), 4.0, 3.0, angles=True), 0, 4, workers))
 
 
 def children() -> list[psutil.Process]:
@@ -94,7 +96,7 @@ def children() -> list[psutil.Process]:
 def test_workers_end_when_the_loop_is_left_early():
     before = len(children())
     frames = FrameList([frame(seed) for seed in range(4)])
-    stream = batches(frames, Sampler(4, BatchSpec(frames=1), 0), [1, 8], 4.0, 3.0, 0, 10**6, 2)
+    stream = batches(frames, Sampler(4, BatchSpec(frames=1), 0), SPEC, 0, 10**6, 2)
     next(stream)
     assert len(children()) == before + 2
     stream.close()
@@ -106,9 +108,9 @@ import numpy as np, sys
 from lamella.data.load import batches
 from lamella.data.sample import BatchSpec, Sampler
 from lamella.data.source import FrameList
-from lamella.types import Frame
+from lamella.types import Frame, GraphSpec
 f = FrameList([Frame(np.array([1, 1]), np.array([[0, 0, 0], [0, 0, 1.0]]), np.zeros((3, 3)), np.zeros(3, bool))] * 4)
-for step, batch in enumerate(batches(f, Sampler(4, BatchSpec(frames=1), 0), [1], 4.0, 3.0, 0, 10**9, 2)):
+for step, batch in enumerate(batches(f, Sampler(4, BatchSpec(frames=1), 0), GraphSpec((1,), 4.0, 3.0), 0, 10**9, 2)):
     if step == 3:
         print("running", flush=True)
 """

@@ -12,7 +12,7 @@ from lamella.data.sample import BatchSpec, Sampler, check_has_edges, frame_costs
 from lamella.data.source import FrameList
 from lamella.errors import DataError, RecipeError, StructureError
 from lamella.geometry.graph import build_graph
-from lamella.types import Frame
+from lamella.types import Frame, GraphSpec
 
 
 def frame(n: int, seed: int = 0, periodic: bool = False, spread: float = 2.0) -> Frame:
@@ -92,7 +92,7 @@ def test_costs_are_the_sizes_of_the_graphs(workers):
     frames = FrameList([frame(n, n, periodic=n % 2 == 0) for n in range(1, 21)])
     costs = frame_costs(frames, 5.0, 3.0, workers)
     for index in range(len(frames)):
-        graph = build_graph(frames[index], [6], 5.0, 3.0)
+        graph = build_graph(frames[index], GraphSpec((6,), 5.0, 3.0, True))
         assert costs[index].tolist() == [graph.n_edges, graph.n_angles]
     assert costs[0].tolist() == [0, 0]
     assert costs[:, 1].max() > 0

@@ -13,7 +13,7 @@ import torch
 from golden_models import GOLDEN
 from lamella.errors import CheckpointError
 from lamella.formats.archive import archive_kind, read_module
-from lamella.formats.deepmd import read, read_frozen
+from lamella.formats.deepmd import read
 
 
 def frozen_with(folder, changes):
@@ -57,18 +57,18 @@ def test_code_in_a_frozen_model_is_never_run(tmp_path, protocol):
 def test_unknown_name_in_a_frozen_model_is_refused(tmp_path, name):
     content = b"\x80\x02c" + name.replace(" ", "\n").encode() + b"\nq\x00X\x01\x00\x00\x00x\x85R."
     with pytest.raises(CheckpointError, match=f"asks for {name.replace(' ', '.')}, which lamella never runs"):
-        read_frozen(frozen_with(tmp_path, {"data.pkl": lambda _: content}))
+        read(frozen_with(tmp_path, {"data.pkl": lambda _: content}))
 
 
 def test_memo_index_beyond_the_text_is_refused(tmp_path):
     content = b"\x80\x02}r" + struct.pack("<I", 2**32 - 1) + b"."
     with pytest.raises(CheckpointError, match="more objects than it has bytes"):
-        read_frozen(frozen_with(tmp_path, {"data.pkl": lambda _: content}))
+        read(frozen_with(tmp_path, {"data.pkl": lambda _: content}))
 
 
 def test_storage_that_is_shorter_than_its_claim_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"storage 1 has 8 bytes, not 2 of torch.float64"):
-        read_frozen(frozen_with(tmp_path, {"data/1": lambda old: old[:8]}))
+        read(frozen_with(tmp_path, {"data/1": lambda old: old[:8]}))
 
 
 def test_tensor_larger_than_its_storage_is_refused(tmp_path):
@@ -77,18 +77,18 @@ def test_tensor_larger_than_its_storage_is_refused(tmp_path):
     shape = content.index(b"(K\x01K\x02K\x01t")
     hostile = content[: shape + 4] + b"\xff" + content[shape + 5 :]
     with pytest.raises(CheckpointError, match=r"claims shape \(1, 255, 1\) of 2 stored numbers"):
-        read_frozen(frozen_with(tmp_path, {"data.pkl": lambda _: hostile}))
+        read(frozen_with(tmp_path, {"data.pkl": lambda _: hostile}))
 
 
 def test_nan_in_a_frozen_model_is_named(tmp_path):
     nan = struct.pack("<d", float("nan"))
     with pytest.raises(CheckpointError, match="contains NaN or infinity"):
-        read_frozen(frozen_with(tmp_path, {"data/5": lambda old: nan + old[8:], "data/9": lambda old: nan + old[8:]}))
+        read(frozen_with(tmp_path, {"data/5": lambda old: nan + old[8:], "data/9": lambda old: nan + old[8:]}))
 
 
 def test_other_byte_order_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="big-endian"):
-        read_frozen(frozen_with(tmp_path, {"byteorder": lambda _: b"big"}))
+        read(frozen_with(tmp_path, {"byteorder": lambda _: b"big"}))
 
 
 def test_modules_that_contain_themselves_end_in_an_error(tmp_path):
@@ -100,7 +100,7 @@ def test_modules_that_contain_themselves_end_in_an_error(tmp_path):
         module = make + b"}(X\x01\x00\x00\x00a" + module + b"q" + memo + b"X\x01\x00\x00\x00bh" + memo + b"ub"
     content = b"\x80\x02" + module
     with pytest.raises(CheckpointError, match="refer to each other without end"):
-        read_frozen(frozen_with(tmp_path, {"data.pkl": lambda _: content + b"."}))
+        read(frozen_with(tmp_path, {"data.pkl": lambda _: content + b"."}))
 
 
 def test_torchscript_of_another_program_is_refused(tmp_path):

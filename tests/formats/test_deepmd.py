@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from golden_models import GOLDEN, golden_frames
 from lamella.errors import CheckpointError, LamellaError
-from lamella.formats.deepmd import model_config, read, read_checkpoint
+from lamella.formats.deepmd import model_config, read
 from lamella.types import Frame
 
 BACKBONE = "model.Default.atomic_model.descriptor.repflows."
@@ -225,7 +225,7 @@ def test_code_in_a_checkpoint_is_never_run(tmp_path):
     content = checkpoint()
     params_of(content)["info"] = _Bomb(tmp_path / "mark")
     with pytest.raises(CheckpointError, match="code, which lamella never runs"):
-        read_checkpoint(write(tmp_path, content))
+        read(write(tmp_path, content))
     assert not (tmp_path / "mark").exists()
 
 

@@ -11,7 +11,7 @@ from ase.calculators.lj import LennardJones
 from geometry.structures import CASES, frame_arrays
 from lamella.geometry.derive import edge_gradient, forces_and_virial
 from lamella.geometry.graph import build_graph, collate
-from lamella.types import Frame
+from lamella.types import Frame, GraphSpec
 
 CUTOFF = 4.0
 
@@ -27,7 +27,7 @@ def frame_of(positions, cell, pbc):
 
 
 def energy_of(frame):
-    graph = build_graph(frame, (1,), CUTOFF, 0.0)
+    graph = build_graph(frame, GraphSpec((1,), CUTOFF))
     return float(pair_energy(graph.vec).sum())
 
 
@@ -39,7 +39,7 @@ def derived(graph):
 @pytest.mark.parametrize("name", CASES)
 def test_forces_equal_finite_differences(name):
     positions, cell, pbc = frame_arrays(name)
-    forces, _ = derived(build_graph(frame_of(positions, cell, pbc), (1,), CUTOFF, 0.0))
+    forces, _ = derived(build_graph(frame_of(positions, cell, pbc), GraphSpec((1,), CUTOFF)))
     step = 1e-5
     for atom, axis in ((0, 0), (len(positions) - 1, 1), (len(positions) // 2, 2)):
         up, down = positions.copy(), positions.copy()
@@ -52,7 +52,7 @@ def test_forces_equal_finite_differences(name):
 @pytest.mark.parametrize("name", CASES)
 def test_virial_equals_finite_strain(name):
     positions, cell, pbc = frame_arrays(name)
-    _, virial = derived(build_graph(frame_of(positions, cell, pbc), (1,), CUTOFF, 0.0))
+    _, virial = derived(build_graph(frame_of(positions, cell, pbc), GraphSpec((1,), CUTOFF)))
     step = 1e-6
     for a in range(3):
         for b in range(3):
@@ -71,7 +71,7 @@ def test_virial_is_minus_volume_times_the_stress_of_ase():
     cell, positions = 1.6 * cell, 1.6 * positions
     atoms = Atoms("H" * len(positions), positions=positions, cell=cell, pbc=True)
     atoms.calc = LennardJones(sigma=1.8, epsilon=0.3, rc=CUTOFF, smooth=False)
-    graph = build_graph(frame_of(positions, cell, np.ones(3, bool)), (1,), CUTOFF, 0.0)
+    graph = build_graph(frame_of(positions, cell, np.ones(3, bool)), GraphSpec((1,), CUTOFF))
     vec = graph.vec.clone().requires_grad_()
     s6 = (1.8 / vec.norm(dim=1)) ** 6
     grad = edge_gradient(0.5 * 4 * 0.3 * (s6 * s6 - s6), vec)
@@ -82,7 +82,7 @@ def test_virial_is_minus_volume_times_the_stress_of_ase():
 
 
 def test_every_frame_of_a_batch_has_its_own_virial():
-    graphs = [build_graph(frame_of(*frame_arrays(name)), (1,), CUTOFF, 0.0) for name in CASES]
+    graphs = [build_graph(frame_of(*frame_arrays(name)), GraphSpec((1,), CUTOFF)) for name in CASES]
     forces, virial = derived(collate(graphs))
     alone = [derived(graph) for graph in graphs]
     torch.testing.assert_close(forces, torch.cat([pair[0] for pair in alone]), rtol=0, atol=1e-14)

@@ -12,16 +12,19 @@ import torch
 from geometry.structures import CASES, frame_arrays
 from lamella.errors import StructureError
 from lamella.geometry.graph import build_graph, collate, species_index
-from lamella.types import Frame, Incidence
+from lamella.types import Frame, FrameInput, GraphSpec, Incidence
 
 ELEMENTS = (8, 1, 29)
 CUTOFF, ANGLE_CUTOFF = 4.7, 2.9
 
 
-def graph_of(name, angle_cutoff=ANGLE_CUTOFF):
+def frame_of(name):
     positions, cell, pbc = frame_arrays(name)
-    numbers = np.resize([1, 8, 29], len(positions))
-    return build_graph(Frame(numbers, positions, cell, pbc, source=name), ELEMENTS, CUTOFF, angle_cutoff)
+    return Frame(np.resize([1, 8, 29], len(positions)), positions, cell, pbc, source=name)
+
+
+def graph_of(name, angle_cutoff=ANGLE_CUTOFF):
+    return build_graph(frame_of(name), GraphSpec(ELEMENTS, CUTOFF, angle_cutoff, angle_cutoff > 0.0))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -60,9 +63,13 @@ def check_graph(graph):
     check_incidence(graph.frame, graph.n_atoms, graph.n_frames)
     check_incidence(graph.src, graph.n_edges, graph.n_atoms)
     check_incidence(graph.dst, graph.n_edges, graph.n_atoms)
+    check_incidence(graph.short_src, len(graph.short), graph.n_atoms)
+    check_incidence(graph.short_dst, len(graph.short), graph.n_atoms)
+    assert torch.equal(graph.short_src.index, graph.src.index[graph.short])
+    assert torch.equal(graph.short_dst.index, graph.dst.index[graph.short])
     check_incidence(graph.angle_j, graph.n_angles, len(graph.short))
     check_incidence(graph.angle_k, graph.n_angles, len(graph.short))
-    for incidence in (graph.frame, graph.src, graph.angle_j):
+    for incidence in (graph.frame, graph.src, graph.short_src, graph.angle_j):
         assert torch.equal(incidence.order, torch.arange(len(incidence.order)))
     centre = graph.src.index[graph.short]
     assert torch.equal(centre[graph.angle_j.index], centre[graph.angle_k.index])
@@ -75,9 +82,9 @@ def test_incidences_list_every_row_of_every_owner(name):
     check_graph(graph_of(name))
 
 
-def test_no_angles_without_an_angle_cutoff():
+def test_nothing_is_short_without_a_short_cutoff():
     graph = graph_of("crystal", angle_cutoff=0.0)
-    assert graph.n_angles == len(graph.short) == graph.angle_j.size == 0
+    assert graph.n_angles == len(graph.short) == graph.angle_j.size == len(graph.short_src.index) == 0
     check_graph(graph)
 
 
@@ -120,12 +127,51 @@ def test_species_are_positions_in_the_elements():
 def test_unknown_element_is_refused_with_file_and_symbol(number):
     frame = Frame(np.array([1, number]), np.eye(3)[:2] * 2, np.zeros((3, 3)), np.zeros(3, bool), source="water.xyz#3")
     with pytest.raises(StructureError, match=r"water\.xyz#3: .*element (C|U|Og) \(it knows O H Cu\)"):
-        build_graph(frame, ELEMENTS, CUTOFF, ANGLE_CUTOFF)
+        build_graph(frame, GraphSpec(ELEMENTS, CUTOFF, ANGLE_CUTOFF, True))
 
 
 def test_moving_a_graph_moves_every_tensor():
     graph = graph_of("crystal").to("meta")
     for item in dataclasses.fields(graph):
         value = getattr(graph, item.name)
-        parts = value if isinstance(value, Incidence) else (value,)
+        parts = value if isinstance(value, Incidence) else value.values() if isinstance(value, dict) else (value,)
         assert all(part.device.type == "meta" for part in parts), item.name
+
+
+def test_short_edges_need_no_angles():
+    frame = frame_of("crystal")
+    with_angles, without = (
+        build_graph(frame, GraphSpec(ELEMENTS, CUTOFF, ANGLE_CUTOFF, angles=angles)) for angles in (True, False)
+    )
+    assert without.n_angles == 0 < with_angles.n_angles
+    assert torch.equal(without.short, with_angles.short)
+    check_graph(without)
+
+
+def test_excluded_pairs_are_no_edges_either_way_round():
+    frame = frame_of("crystal")
+    every = build_graph(frame, GraphSpec(ELEMENTS, CUTOFF))
+    fewer = build_graph(frame, GraphSpec(ELEMENTS, CUTOFF, excluded_pairs=((0, 1),)))
+    ends = (every.species[rows.index].tolist() for rows in (every.src, every.dst))
+    kinds = [set(pair) for pair in zip(*ends, strict=True)]
+    keep = torch.tensor([kind != {0, 1} for kind in kinds])
+    assert 0 < int(keep.sum()) < every.n_edges
+    assert torch.equal(fewer.vec, every.vec[keep])
+    check_graph(fewer)
+
+
+def test_inputs_come_from_the_frame_or_the_default():
+    wanted = (FrameInput("frame_params", 2, (3.0, 4.0)), FrameInput("charge", 1))
+    spec = GraphSpec(ELEMENTS, CUTOFF, inputs=wanted)
+
+    def frame(**labels):
+        values = {name: np.asarray(value, dtype=float) for name, value in labels.items()}
+        return Frame(np.array([8]), np.zeros((1, 3)), np.zeros((3, 3)), np.zeros(3, bool), values, "tired.xyz#3")
+
+    graph = collate([build_graph(item, spec) for item in (frame(charge=1), frame(charge=-1, frame_params=[5.0, 6.0]))])
+    assert graph.inputs["frame_params"].tolist() == [[3.0, 4.0], [5.0, 6.0]]
+    assert graph.inputs["charge"].tolist() == [[1.0], [-1.0]]
+    with pytest.raises(StructureError, match=r"tired.xyz#3: the model reads charge .* does not carry"):
+        build_graph(frame(), spec)
+    with pytest.raises(StructureError, match=r"tired.xyz#3: frame_params is \[1.\], the model reads 2 finite"):
+        build_graph(frame(charge=0, frame_params=[1.0]), spec)

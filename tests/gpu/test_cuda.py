@@ -10,7 +10,7 @@ import pytest
 import lamella
 from golden_models import GOLDEN, golden_frames, relative
 from lamella.data.load import make_batch
-from lamella.formats.deepmd import read_checkpoint
+from lamella.formats.deepmd import read
 from lamella.train.fit import fit
 from lamella.train.loss import LossConfig
 from lamella.train.optim import AdamW, build_optimizer
@@ -49,7 +49,7 @@ def labelled_frames() -> list[Frame]:
 def test_training_steps_end_at_the_weights_of_the_cpu() -> None:
     weights = []
     for device in ("cpu", "cuda"):
-        model = read_checkpoint(GOLDEN / "dpa3_dynamic.pt").to(device)
+        model = read(GOLDEN / "dpa3_dynamic.pt").to(device)
         batch = make_batch(labelled_frames(), model.numbers, model.cutoff, model.angle_cutoff).to(device)
         settings = AdamW(lr=1e-3)
         optimizer = build_optimizer(settings, model)

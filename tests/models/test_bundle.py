@@ -192,12 +192,12 @@ def test_wild_configuration_is_refused_before_anything_is_allocated(saved, claim
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.pop("heads.0.net.out.bias"), "misses heads.0.net.out.bias"),
+        (lambda t: t.pop("heads.0.nets.0.out.bias"), "misses heads.0.nets.0.out.bias"),
         (lambda t: t.update(extra=torch.zeros(2)), "has unknown extra"),
-        (lambda t: t.update({"heads.0.net.out.bias": torch.zeros(2)}), r"heads.0.net.out.bias has shape \(2,\), .* \(1,\)"),
-        (lambda t: t.update({"heads.0.net.out.bias": torch.zeros(1).double()}), "heads.0.net.out.bias is torch.float64"),
+        (lambda t: t.update({"heads.0.nets.0.out.bias": torch.zeros(2)}), r"heads.0.nets.0.out.bias has shape \(2,\), .* \(1,\)"),
+        (lambda t: t.update({"heads.0.nets.0.out.bias": torch.zeros(1).double()}), "heads.0.nets.0.out.bias is torch.float64"),
         (lambda t: t.update(baseline=t["baseline"].float()), "baseline is torch.float32, not torch.float64"),
-        (lambda t: t["heads.1.net.out.weight"].fill_(float("nan")), "heads.1.net.out.weight contains NaN"),
+        (lambda t: t["heads.1.nets.0.out.weight"].fill_(float("nan")), "heads.1.nets.0.out.weight contains NaN"),
         (lambda t: t["baseline"].fill_(float("inf")), "baseline contains NaN or infinity"),
         (lambda t: t.pop("backbone.embedding.weight"), "misses backbone.embedding.weight"),
         (lambda t: [t.pop(name) for name in list(t)[:5]], "and 2 more"),

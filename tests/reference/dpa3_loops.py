@@ -87,7 +87,7 @@ def backbone(w, c, species, neighbours):
     node = [activate(c.activation, table[s]) for s in species]
     h, sw, edge, angle_sw, short = [], [], [], [], []
     for i, mine in enumerate(neighbours):
-        radial, angular = w["backbone.env_std"][species[i]]
+        radial, angular = w["backbone.environment.std"][species[i]]
         lengths = [np.linalg.norm(vector) for _, vector in mine]
         sw.append([switch(c.switch, r, c.switch_start, c.cutoff) for r in lengths])
         h.append([s * vector / r**2 / angular for (_, vector), r, s in zip(mine, lengths, sw[i], strict=True)])
@@ -227,9 +227,9 @@ def fit(w, c, head, node, code):
     """Energy of one atom: hidden layers with shortcuts and learned steps, then a linear one (Eq. 3)."""
     x = np.concatenate([node, code])
     for depth in range(len(c.hidden)):
-        name = f"{head}net.hidden.{depth}"
+        name = f"{head}nets.0.hidden.{depth}"
         y = activate(c.activation, dense(w, name, x))
         if len(y) in (len(x), 2 * len(x)):
             y = y * w.get(f"{name}.timestep", 1.0) + np.tile(x, len(y) // len(x))
         x = y
-    return float(dense(w, f"{head}net.out", x)[0])
+    return float(dense(w, f"{head}nets.0.out", x)[0])

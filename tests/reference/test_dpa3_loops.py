@@ -56,7 +56,7 @@ def model(options, elements=("O", "H", "C"), tasks=("default",), **head):
         if "step_" in name:
             value.data.normal_(0.5, 0.3)
     potential.cast(torch.float64)
-    potential.backbone.env_std.uniform_(0.2, 0.5)
+    potential.backbone.environment.std.uniform_(0.2, 0.5)
     potential.baseline.normal_(0.0, 3.0)
     return potential
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from lamella.formats.deepmd import read_checkpoint
+from lamella.formats.deepmd import read
 from lamella.geometry.graph import build_graph
 from lamella.models.potential import Potential
 from lamella.train import loss as loss_module
@@ -27,10 +27,10 @@ from lamella.types import Batch, Frame
 
 SHARED = Path(os.environ.get("LAMELLA_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 REFERENCE = SHARED / "reference" / "training"
-RUN = REFERENCE / "dpa3_dynamic"
+RUNS = ["dpa3_dynamic", "dp_se_e2_a"]
 STEPS = 20
 
-pytestmark = pytest.mark.skipif(not RUN.is_dir(), reason=f"needs {RUN}, which is not part of the repository")
+pytestmark = pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"needs {REFERENCE}, which is not part of the repository")
 
 
 def the_frame() -> Frame:
@@ -46,20 +46,20 @@ def the_frame() -> Frame:
 
 def the_batch(potential: Potential) -> Batch:
     frame = the_frame()
-    graph = build_graph(frame, potential.numbers, potential.cutoff, potential.angle_cutoff)
+    graph = build_graph(frame, potential.graph_spec)
     energy = torch.tensor([float(frame.labels["energy"])], dtype=torch.float64)
     labels = {"energy": energy, "forces": torch.tensor(frame.labels["forces"])}
     return Batch(graph, labels, {name: torch.tensor([True]) for name in labels}, (frame.source,))
 
 
 @functools.cache
-def unmodified_run() -> tuple[Potential, list[Outcome], Batch]:
-    return run_twenty_steps()
+def unmodified_run(name: str) -> tuple[Potential, list[Outcome], Batch]:
+    return run_twenty_steps(name)
 
 
-def run_twenty_steps() -> tuple[Potential, list[Outcome], Batch]:
-    settings = json.loads((RUN / "input.json").read_text())
-    potential = read_checkpoint(RUN / "init.pt")
+def run_twenty_steps(name: str) -> tuple[Potential, list[Outcome], Batch]:
+    settings = json.loads((REFERENCE / name / "input.json").read_text())
+    potential = read(REFERENCE / name / "init.pt")
     batch = the_batch(potential)
     loss = LossConfig(energy=(0.2, 20.0), forces=(100.0, 60.0), virial=0.0)
     schedule = ExponentialSchedule(stop_lr=settings["learning_rate"]["stop_lr"], decay_steps=5)
@@ -73,35 +73,40 @@ def run_twenty_steps() -> tuple[Potential, list[Outcome], Batch]:
     return potential, outcomes, batch
 
 
-def worst_relative_difference(potential: Potential) -> float:
-    reference = read_checkpoint(RUN / "after_20_steps.pt").state_dict()
+def worst_relative_difference(potential: Potential, name: str) -> float:
+    reference = read(REFERENCE / name / "after_20_steps.pt").state_dict()
     differences = {}
-    for name, value in potential.state_dict().items():
-        expected = reference[name]
+    for tensor, value in potential.state_dict().items():
+        expected = reference[tensor]
         if expected.numel():
             scale = expected.abs().max().item() or 1.0
-            differences[name] = (value - expected).abs().max().item() / scale
+            differences[tensor] = (value - expected).abs().max().item() / scale
     return max(differences.values())
 
 
-def test_twenty_steps_end_at_the_reference_weights() -> None:
-    potential, _, _ = unmodified_run()
-    assert worst_relative_difference(potential) <= 1e-7
+@pytest.mark.parametrize("name", RUNS)
+def test_twenty_steps_end_at_the_reference_weights(name: str) -> None:
+    potential, _, _ = unmodified_run(name)
+    assert worst_relative_difference(potential, name) <= 1e-7
 
 
-def test_twenty_steps_agree_to_1e12_where_prefactors_are_rounded_as_in_deepmd_kit(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", RUNS)
+def test_twenty_steps_agree_to_1e12_where_prefactors_are_rounded_as_in_deepmd_kit(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     """deepmd-kit 3.2.0 rounds each prefactor (after the learning-rate factor) and 1/N to float32; lamella does not."""
     exact_prefactor, exact_inverse = loss_module.prefactor, loss_module.inverse_atoms
     monkeypatch.setattr(loss_module, "prefactor", lambda *a: float(np.float32(exact_prefactor(*a))))
     monkeypatch.setattr(loss_module, "inverse_atoms", lambda n: exact_inverse(n).float().double())
-    potential, _, _ = run_twenty_steps()
-    assert worst_relative_difference(potential) <= 1e-12
+    potential, _, _ = run_twenty_steps(name)
+    assert worst_relative_difference(potential, name) <= 1e-12
 
 
-def test_losses_are_those_of_the_reference_learning_curve() -> None:
+@pytest.mark.parametrize("name", RUNS)
+def test_losses_are_those_of_the_reference_learning_curve(name: str) -> None:
     """Columns: step, sqrt(loss), energy error per atom, force RMSE, learning rate, printed with three digits."""
-    curve = np.loadtxt(RUN / "lcurve.out")
-    _, outcomes, batch = unmodified_run()
+    curve = np.loadtxt(REFERENCE / name / "lcurve.out")
+    _, outcomes, batch = unmodified_run(name)
     energy = [abs((o.prediction.energy - batch.labels["energy"]).item()) / 192 for o in outcomes]
     forces = [(o.prediction.forces - batch.labels["forces"]).square().mean().sqrt().item() for o in outcomes]
     ours = np.stack([np.sqrt([o.loss for o in outcomes]), energy, forces], axis=1)
@@ -110,8 +115,8 @@ def test_losses_are_those_of_the_reference_learning_curve() -> None:
 
 def test_parameters_without_a_gradient_stay_untouched() -> None:
     """Edges after the last layer and angles entering it are nobody's input: AdamW must not decay their weights."""
-    before = read_checkpoint(RUN / "init.pt").state_dict()
-    potential, _, _ = unmodified_run()
+    before = read(REFERENCE / "dpa3_dynamic" / "init.pt").state_dict()
+    potential, _, _ = unmodified_run("dpa3_dynamic")
     without = [name for name, p in potential.named_parameters() if p.grad is None]
     assert "backbone.layers.1.edge_angle_1.weight" in without
     assert "backbone.layers.0.angle_self.weight" in without

@@ -261,7 +261,7 @@ def test_environment_scale_comes_from_the_data_where_asked(tmp_path: Path, make_
     model = make_recipe().model.model_dump(mode="json")
     model["backbone"]["env_std"] = 0.0
     run = fit(make_recipe(model=model, training={"steps": 1}), tmp_path / "run")
-    std = load_model(run / "step_0000001").backbone.env_std
+    std = load_model(run / "step_0000001").backbone.environment.std
     assert (std >= 0.01).all()
     assert len(std.unique()) == std.numel()
 
@@ -323,7 +323,7 @@ def test_nonfinite_loss_names_step_and_frames_and_keeps_the_last_checkpoint(
     def train_step(potential: Any, *args: Any) -> Outcome:
         if args[-1].number == 7:
             with torch.no_grad():
-                potential.heads[0].net.out.weight.fill_(torch.nan)
+                potential.heads[0].nets[0].out.weight.fill_(torch.nan)
         return original(potential, *args)
 
     monkeypatch.setattr(fit_module, "train_step", train_step)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lamella.geometry.graph import build_graph, collate
 from lamella.train.loss import LossConfig, LossKind, frame_terms, total_loss
-from lamella.types import Batch, Frame, Prediction
+from lamella.types import Batch, Frame, GraphSpec, Prediction
 
 SIZES = (2, 5, 3)
 CARRIES = {"energy": (True, False, True), "forces": (True, True, False), "virial": (False, False, True)}
@@ -25,7 +25,12 @@ def graph_of(sizes: tuple[int, ...]) -> Batch:
     frames = [
         Frame(np.ones(n, dtype=int), rng.uniform(0, 9, (n, 3)), np.zeros((3, 3)), np.zeros(3, dtype=bool)) for n in sizes
     ]
-    return Batch(collate([build_graph(frame, [1], 3.0, 2.0) for frame in frames]), {}, {}, tuple("abcdefgh"[: len(sizes)]))
+    return Batch(
+        collate([build_graph(frame, GraphSpec((1,), 3.0, 2.0, True)) for frame in frames]),
+        {},
+        {},
+        tuple("abcdefgh"[: len(sizes)]),
+    )
 
 
 def example(rng: Generator) -> tuple[Prediction, Batch]:

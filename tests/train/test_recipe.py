@@ -114,7 +114,7 @@ def test_missing_recipe_names_the_packaged_ones(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", PACKAGED)
 def test_packaged_recipes_read_and_round_trip_through_the_saved_form(tmp_path: Path, name: str) -> None:
-    given = ["tasks.default.train=data.xyz"] if name.startswith("dpa3_") else []
+    given = [] if name.startswith("demo_") else ["tasks.default.train=data.xyz"]
     recipe = load_recipe(name, given)
     saved = written(tmp_path, dump_recipe(recipe))
     assert load_recipe(saved) == recipe

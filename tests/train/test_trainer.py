@@ -109,11 +109,10 @@ def test_validation_does_not_depend_on_how_frames_are_batched(files: dict[str, P
     torch.manual_seed(0)
     potential = Potential(ModelConfig.model_validate(MODEL), ["Na", "Cl"]).double()
     frames = [frame_from_atoms(atoms) for atoms in read(files["crystals"], ":")]
-    shape = (potential.numbers, potential.cutoff, potential.angle_cutoff)
     assert sum("virial" in frame.labels for frame in frames) == 3
 
     def judged(*groups: list[int]) -> dict[str, float]:
-        stream = (make_batch([frames[index] for index in group], *shape) for group in groups)
+        stream = (make_batch([frames[index] for index in group], potential.graph_spec) for group in groups)
         return validate(potential, "default", stream, loss)
 
     whole = judged([0, 1, 2, 3, 4, 5])

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from lamella import __version__
-from lamella.cli import check, data, models, project, report, train, use
+from lamella.cli import check, convert, data, devi, models, project, published, report, train, use
 from lamella.errors import LamellaError
 
 __all__ = ["app", "main"]
@@ -24,7 +24,9 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "md": use.md,
     "relax": use.relax,
     "check": check.check,
+    "devi": devi.devi,
     "show": models.show,
+    "convert": convert.convert,
     "report": report.report,
     "demo": report.demo,
     "doctor": project.doctor,
@@ -36,6 +38,9 @@ _NEEDS_ARGUMENTS = frozenset(_COMMANDS) - {"demo", "doctor", "report", "train"}
 
 _DATA_COMMANDS: dict[str, Callable[..., Any]] = {"lint": data.lint, "info": data.info, "convert": data.convert}
 """Command of ``lamella data`` by name."""
+
+_MODELS_COMMANDS: dict[str, Callable[..., Any]] = {"list": published.listing, "fetch": published.fetch}
+"""Command of ``lamella models`` by name."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -66,6 +71,10 @@ def _build() -> typer.Typer:
     for name, command in _DATA_COMMANDS.items():
         group.command(name, no_args_is_help=True)(command)
     root.add_typer(group, name="data")
+    group = typer.Typer(no_args_is_help=True, help="Published checkpoints: which there are, and bringing one here.")
+    for name, command in _MODELS_COMMANDS.items():
+        group.command(name, no_args_is_help=name != "list")(command)
+    root.add_typer(group, name="models")
     return root
 
 

@@ -163,6 +163,9 @@ def _print_summary(summary: Summary) -> None:
     table.add_row("periodic", ", ".join(f"{flags} ({count})" for flags, count in summary.periodic.items()))
     for name, count in summary.labels.items():
         table.add_row(name, f"{count} frames, std {summary.std[name]:.4g} {units[name]}")
+    for name, given in summary.inputs.items():
+        spans = (f"{a:g}" if a == b else f"{a:g} to {b:g}" for a, b in zip(given.low, given.high, strict=True))
+        table.add_row(name, f"{given.frames} frames, {', '.join(spans)}")
     for line in summary.keys:
         table.add_row("key", line)
     table.add_row("hash", summary.content_hash)

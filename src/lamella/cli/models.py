@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from lamella.models.potential import Potential
+    from lamella.types import FrameInput
 
 __all__ = ["show"]
 
@@ -35,16 +36,22 @@ def show(
 
 def _everything(potential: Potential, path: Path) -> dict[str, Any]:
     from lamella.models.bundle import FORMAT, UNITS
+    from lamella.models.words import ARCHITECTURES
 
+    backbone = potential.config.backbone
     return {
         "path": str(path),
         "format": FORMAT,
+        "architecture": ARCHITECTURES[backbone.kind],
         "parameters": potential.parameter_count(),
         "dtype": str(potential.dtype).removeprefix("torch."),
         "elements": list(potential.elements),
         "tasks": list(potential.tasks),
         "cutoff": potential.cutoff,
         "angle_cutoff": potential.angle_cutoff,
+        "cutoffs": [shell._asdict() for shell in backbone.shells],
+        "inputs": [item._asdict() for item in potential.graph_spec.inputs],
+        "rough": list(backbone.rough),
         "config": potential.config.model_dump(mode="json"),
         "units": UNITS,
         "baseline": {
@@ -57,31 +64,36 @@ def _everything(potential: Potential, path: Path) -> dict[str, Any]:
 
 def _print(console: Console, potential: Potential, path: Path) -> None:
     from lamella.models.bundle import UNITS
+    from lamella.models.words import ARCHITECTURES, cutoffs, sizes
 
-    backbone, head = potential.config.backbone, potential.config.head
-    order = 2 if backbone.update_angle else 1
-    widths = f"node {backbone.node_dim}, edge {backbone.edge_dim}"
-    cutoffs = f"{potential.cutoff:g} Å"
-    if backbone.update_angle:
-        widths += f", angle {backbone.angle_dim}"
-        cutoffs += f", angles {potential.angle_cutoff:g} Å"
+    config, backbone, head = potential.config, potential.config.backbone, potential.config.head
     heads = "one head, dataset encoding" if head.task_dim else "a head each" if len(potential.tasks) > 1 else "one head"
+    networks = ", one network per element" if backbone.element_heads else ""
     rows = {
-        "architecture": f"{backbone.kind}, {backbone.layers} layers, line graph of order {order}",
-        "widths": widths,
+        "architecture": ARCHITECTURES[backbone.kind],
+        "sizes": sizes(backbone),
         "parameters": f"{potential.parameter_count():,}",
         "dtype": str(potential.dtype).removeprefix("torch."),
-        "cutoff": f"{cutoffs}; {backbone.switch} switch from {backbone.switch_start:g} Å",
-        "head": f"{'-'.join(str(width) for width in head.hidden)}, {head.activation}",
+        "cutoffs": cutoffs(backbone),
+        "head": f"{'-'.join(str(width) for width in head.hidden)}, {head.activation}{networks}",
         "tasks": f"{', '.join(potential.tasks)} ({heads})",
         "elements": f"{' '.join(potential.elements)} ({len(potential.elements)})",
+        "inputs": ", ".join(_input(item) for item in potential.graph_spec.inputs),
+        "pairs left out": ", ".join("-".join(pair) for pair in (*config.excluded_pairs, *backbone.excluded_pairs)),
+        "atoms left out": " ".join(config.excluded_atoms),
+        "not smooth": "; ".join(backbone.rough),
         "units": ", ".join(f"{name} {unit}" for name, unit in UNITS.items()),
     }
-    console.print(_table(str(path), rows))
+    console.print(_table(str(path), {key: value for key, value in rows.items() if value}))
     console.print(_baselines(potential))
     if potential.metadata:
         console.print(_table("metadata", {key: _short(value) for key, value in potential.metadata.items()}))
     console.print("every hyper-parameter: lamella show --json", style="dim")
+
+
+def _input(item: FrameInput) -> str:
+    default = "needed" if item.default is None else f"default {' '.join(f'{value:g}' for value in item.default)}"
+    return f"{item.name} ({item.width}, {default})"
 
 
 def _table(title: str, rows: dict[str, str]) -> Table:

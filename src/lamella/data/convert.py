@@ -14,10 +14,11 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from lamella.data.inputs import frame_inputs
 from lamella.data.keys import AGREES, Candidate, LabelKeys, ReadReport, choose
 from lamella.data.refusal import ContradictionError, NotFiniteError, WrongShapeError
 from lamella.errors import DataError
-from lamella.fields import FIELDS
+from lamella.fields import INPUTS, QUANTITIES
 from lamella.types import Frame
 
 __all__ = [
@@ -65,18 +66,21 @@ def has_volume(cell: np.ndarray) -> bool:
 
 
 def structure_from_atoms(atoms: Atoms, source: str = "atoms") -> Frame:
-    """The structure without any labels: what a prediction needs.
+    """The structure without what was computed for it: what a prediction needs, charge, spin and parameters of ``info`` too.
 
     Raises:
-        DataError: positions or cell that are not finite, an atom of no element.
+        DataError: positions or cell that are not finite, an atom of no element, an input that is no number.
     """
-    return checked_frame(atoms.numbers, atoms.positions, np.array(atoms.cell), atoms.pbc, {}, source)
+    inputs = frame_inputs(atoms.info, None, source, ReadReport())
+    return checked_frame(atoms.numbers, atoms.positions, np.array(atoms.cell), atoms.pbc, inputs, source)
 
 
 def frame_from_atoms(
     atoms: Atoms, keys: LabelKeys | None = None, source: str = "atoms", report: ReadReport | None = None
 ) -> Frame:
     """A frame with its labels, from ``info``, ``arrays`` and the calculator's results (unless the atoms moved since).
+
+    Charge, spin and parameters of the frame are read from ``info``, see :mod:`lamella.data.inputs`.
 
     Args:
         atoms: in ASE's units; not modified.
@@ -108,13 +112,14 @@ def frame_from_atoms(
         report.used[name, chosen[name].key] += 1  # type: ignore[index]
     if "stress" in values:
         _take_stress(values["stress"], chosen["stress"].key, cell, labels, (source, report))
+    labels |= frame_inputs(atoms.info, keys, source, report)
     return checked_frame(atoms.numbers, atoms.positions, cell, atoms.pbc, labels, source)
 
 
 def atoms_from_frame(frame: Frame) -> Atoms:
     """ASE atoms with the labels as a calculator's results; the virial becomes ``stress`` where the cell has a volume.
 
-    Without a volume the virial stays in ``info["virial"]`` (3, 3) eV.
+    Without a volume the virial stays in ``info["virial"]`` (3, 3) eV. Charge, spin and parameters go to ``info``.
     """
     atoms = Atoms(numbers=frame.numbers, positions=frame.positions, cell=frame.cell, pbc=frame.pbc)
     names = {"energy": "energy", "forces": "forces", "atom_energy": "energies"}
@@ -126,6 +131,10 @@ def atoms_from_frame(frame: Frame) -> Atoms:
             results["stress"] = stress_from_virial(frame.labels["virial"], frame.cell)
         else:
             atoms.info["virial"] = np.array(frame.labels["virial"])
+    for name in INPUTS:
+        if name in frame.labels:
+            value = frame.labels[name]
+            atoms.info[name] = np.array(value) if value.ndim else float(value)
     if results:
         atoms.calc = SinglePointCalculator(atoms, **results)
     return atoms
@@ -169,13 +178,16 @@ def checked_frame(
             "too few digits for a distance; move the atoms back to the origin, or repair the frame."
         )
     for name, value in frame.labels.items():
-        shape = (n, *FIELDS[name].shape) if FIELDS[name].owner == "atom" else FIELDS[name].shape
-        if value.shape != shape:
-            raise WrongShapeError(f"{source}: {name} has shape {value.shape}, expected {shape}; repair the file.")
+        expected = QUANTITIES[name].shape
+        shape = (n, *expected) if QUANTITIES[name].owner == "atom" else value.shape if expected == (-1,) else expected
+        if value.shape != shape or (expected == (-1,) and (value.ndim != 1 or not value.size)):
+            wanted = "a list of numbers" if expected == (-1,) else shape
+            raise WrongShapeError(f"{source}: {name} has shape {value.shape}, expected {wanted}; repair the file.")
         if not np.isfinite(value).all():
             where = tuple(int(i) for i in np.argwhere(~np.isfinite(value))[0])
             place = f" at index {where}" if where else ""
-            raise NotFiniteError(f"{source}: the label {name} is not finite{place}; remove the label or the frame.")
+            word = "input" if name in INPUTS else "label"
+            raise NotFiniteError(f"{source}: the {word} {name} is not finite{place}; remove the {word} or the frame.")
     return frame
 
 

@@ -24,14 +24,18 @@ from ase.io.extxyz import key_val_str_to_dict, read_xyz
 from ase.io.formats import open_with_compression
 
 from lamella.data.convert import has_volume, stress_from_virial
+from lamella.data.keys import INPUT_KEYS
 from lamella.data.refusal import TruncatedError
 from lamella.errors import DataError
+from lamella.fields import INPUTS
 from lamella.types import Frame
 
 __all__ = ["iter_atoms", "read_atoms", "write_frames"]
 
 _SPECIAL = re.compile(r"(^|\s)(stress|virial)(\s*=)")
 _PLAIN = "__lamella"
+_LISTS = INPUT_KEYS["frame_params"]
+"""Keys of plain lists: ASE takes nine numbers for a matrix, column by column."""
 
 
 def iter_atoms(path: Path) -> Iterator[Atoms | DataError]:
@@ -69,7 +73,7 @@ def read_atoms(path: Path, index: int) -> Atoms:
 
 
 def write_frames(path: Path, frames: Iterable[Frame]) -> int:
-    """Write frames with every digit: ``energy``, ``forces``, ``virial``, and ``stress`` for a cell with volume.
+    """Write frames with every digit: ``energy``, ``forces``, ``virial``, ``stress`` for a cell with volume, and inputs.
 
     Returns:
         the number of frames.
@@ -139,7 +143,13 @@ def _parse(block: list[str], source: str) -> Atoms | DataError:
 
 
 def _properties(line: str) -> dict[str, Any]:
-    """ASE's parser, except that ``stress`` and ``virial`` may have any number of components."""
+    """ASE's parser, except that ``stress`` and ``virial`` may have any number of components, and lists stay lists."""
+    values = _values(line)
+    matrices = [key for key in _LISTS if key in values and np.shape(values[key]) == (3, 3)]
+    return values | {key: np.ravel(values[key], order="F") for key in matrices}
+
+
+def _values(line: str) -> dict[str, Any]:
     try:
         return key_val_str_to_dict(line)
     except ValueError:
@@ -172,6 +182,7 @@ def _text(frame: Frame) -> str:
         if has_volume(frame.cell):
             xx, yy, zz, yz, xz, xy = stress_from_virial(labels["virial"], frame.cell)
             info.append(f'stress="{_row(np.array([xx, xy, xz, xy, yy, yz, xz, yz, zz]))}"')
+    info += [f'{name}="{_row(np.ravel(labels[name]))}"' for name in INPUTS if name in labels]
     info.append('pbc="' + " ".join("T" if periodic else "F" for periodic in frame.pbc) + '"')
     rows = np.hstack(columns)
     atoms = [f"{chemical_symbols[z]} {_row(row)}" for z, row in zip(frame.numbers, rows, strict=True)]

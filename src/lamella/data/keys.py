@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from lamella.data.refusal import AmbiguousError
 from lamella.errors import nearest
 
-__all__ = ["Candidate", "LabelKeys", "ReadReport", "choose"]
+__all__ = ["INPUT_KEYS", "Candidate", "LabelKeys", "ReadReport", "choose"]
 
 Quantity = Literal["energy", "forces", "stress", "virial"]
 
@@ -38,6 +38,18 @@ _FREE = "the energy is used"
 _HARMLESS = frozenset({AGREES, _PER_ATOM, _FREE})
 """Reasons that deserve no warning: calculators write these beside every energy."""
 
+INPUT_KEYS: dict[str, tuple[str, ...]] = {
+    "frame_params": ("frame_params", "fparam"),
+    "charge": ("charge", "charge_spin"),
+    "spin": ("spin", "charge_spin"),
+}
+"""Keys under which each input of a frame is read without being named: no others, since "charge" occurs in many a key."""
+
+_PLAIN = {("energy", "energy"), ("forces", "forces"), ("virial", "virial"), ("virial", "stress")} | {
+    (name, key) for name, keys in INPUT_KEYS.items() for key in keys
+}
+"""What is read from a key of its own name, which nobody needs to be told."""
+
 _LOOSE = re.compile(r"energ|force|stress|virial", re.IGNORECASE)
 _SPLIT = re.compile(r"[_\-. ]+|(?<=[a-z])(?=[A-Z])")
 
@@ -45,7 +57,8 @@ _SPLIT = re.compile(r"[_\-. ]+|(?<=[a-z])(?=[A-Z])")
 class LabelKeys(BaseModel):
     """Keys under which a file carries its labels; ``None`` guesses and reports.
 
-    Naming ``stress`` or ``virial`` alone also says that the other one is not to be read.
+    Naming ``stress`` or ``virial`` alone also says that the other one is not to be read. ``frame_params``, ``charge`` and
+    ``spin`` are no labels: a model may read them beside the geometry.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +67,13 @@ class LabelKeys(BaseModel):
     forces: str | None = None
     stress: str | None = None
     virial: str | None = None
+    frame_params: str | None = None
+    charge: str | None = None
+    spin: str | None = None
+
+    def input_key(self, name: str) -> str | None:
+        """The key the user gave for one of :data:`lamella.fields.INPUTS`."""
+        return {"frame_params": self.frame_params, "charge": self.charge, "spin": self.spin}[name]
 
     def named(self, quantity: Quantity) -> str | None:
         """The key the user gave for ``quantity``."""
@@ -91,9 +111,8 @@ class ReadReport:
     @property
     def guessed(self) -> bool:
         """Whether anything deserves a warning: a key that is not the label's own name, or one left unused."""
-        plain = {("energy", "energy"), ("forces", "forces"), ("virial", "virial"), ("virial", "stress")}
         left = [reason for _, reason in self.ignored if reason not in _HARMLESS]
-        return bool(left or self.notes or set(self.used) - plain)
+        return bool(left or self.notes or set(self.used) - _PLAIN)
 
     def lines(self) -> list[str]:
         """One line per label and per unused key."""

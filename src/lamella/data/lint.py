@@ -26,6 +26,7 @@ from lamella.data.lint_stress import StressSign, molecular_virial_error
 from lamella.data.read import iter_items
 from lamella.data.refusal import kind_of
 from lamella.errors import LamellaError, StructureError
+from lamella.fields import INPUTS, LABELS
 from lamella.geometry.neighbors import neighbor_edges
 from lamella.types import Frame
 
@@ -104,6 +105,7 @@ class _Seen:
     boxed: list[bool] = field(default_factory=list)
     pbc: list[tuple[bool, ...]] = field(default_factory=list)
     labels: Counter[str] = field(default_factory=Counter)
+    lists: Counter[int] = field(default_factory=Counter)
     lonely: list[bool] = field(default_factory=list)
     sign: StressSign = field(default_factory=StressSign)
 
@@ -168,6 +170,8 @@ def _frame_findings(frame: Frame, seen: _Seen, structures: dict[bytes, tuple[str
     seen.pbc.append(tuple(frame.pbc.tolist()))
     seen.boxed.append(has_volume(frame.cell))
     seen.labels.update(list(frame.labels))
+    if "frame_params" in frame.labels:
+        seen.lists[len(frame.labels["frame_params"])] += 1
     seen.sign.add(frame)
     yield from _close_atoms(frame, seen)
     yield from _duplicate(frame, structures)
@@ -178,6 +182,9 @@ def _frame_findings(frame: Frame, seen: _Seen, structures: dict[bytes, tuple[str
             f"virial and its transpose differ by {np.abs(virial - virial.T).max():.3g} eV",
             "note",
         )
+    for name in ("charge", "spin"):
+        if name in frame.labels and frame.labels[name] != np.round(frame.labels[name]):
+            yield _at(frame.source, "inputs", f"the {name} is {frame.labels[name]:g}; it must be a whole number")
     wrong = molecular_virial_error(frame)
     if wrong is not None:
         yield _at(frame.source, "stress sign", wrong)
@@ -207,10 +214,10 @@ def _close_atoms(frame: Frame, seen: _Seen) -> Iterator[Finding]:
 
 def _duplicate(frame: Frame, structures: dict[bytes, tuple[str, bytes]]) -> Iterator[Finding]:
     shape = hashlib.sha256(frame.numbers.tobytes() + frame.pbc.tobytes())
-    for value in (frame.positions, frame.cell):
+    for value in (frame.positions, frame.cell, *(frame.labels[name] for name in INPUTS if name in frame.labels)):
         shape.update((np.round(value, 5) + 0.0).tobytes())
     labels = hashlib.sha256()
-    for name in sorted(frame.labels):
+    for name in sorted(name for name in frame.labels if name not in INPUTS):
         labels.update(name.encode() + (np.round(frame.labels[name], 5) + 0.0).tobytes())
     first = structures.setdefault(shape.digest(), (frame.source, labels.digest()))
     if first[0] != frame.source:
@@ -240,7 +247,8 @@ def _file_findings(name: str, seen: _Seen, report: ReadReport) -> Iterator[Findi
         if seen.labels[label] < n:
             missing = "no frame has" if not seen.labels[label] else f"{n - seen.labels[label]} of {n} frames lack"
             yield Finding(name, None, "missing label", f"{missing} {label}", "note")
-    for label in ("energy", "forces", "virial"):
+    yield from _inputs(name, seen)
+    for label in (*LABELS, *INPUTS):
         used = sorted(key for quantity, key in report.used if quantity == label)
         if len(used) > 1:
             yield Finding(
@@ -248,6 +256,18 @@ def _file_findings(name: str, seen: _Seen, report: ReadReport) -> Iterator[Findi
             )
     for line in report.notes:
         yield Finding(name, None, "reader", line, "note")
+
+
+def _inputs(name: str, seen: _Seen) -> Iterator[Finding]:
+    """What a model may read beside the geometry must be there in all frames, in the same form."""
+    n = len(seen.sources)
+    for quantity in INPUTS:
+        if 0 < seen.labels[quantity] < n:
+            lack = f"{n - seen.labels[quantity]} of {n} frames lack {quantity}; a model that reads it must have a default"
+            yield Finding(name, None, "inputs", lack, "note")
+    if len(seen.lists) > 1:
+        counted = ", ".join(f"{count} frames of {length}" for length, count in sorted(seen.lists.items()))
+        yield Finding(name, None, "inputs", f"frame_params are lists of different lengths ({counted}); no model reads both")
 
 
 def _net_forces(seen: _Seen) -> Iterator[Finding]:

@@ -11,20 +11,18 @@ from lamella.data.sample import Sampler
 from lamella.data.source import Frames
 from lamella.data.workers import run_in_order
 from lamella.fields import FIELDS
-from lamella.geometry.graph import build_graph, collate
-from lamella.types import Batch, Frame
+from lamella.geometry.graph import build_graph, collate, frame_input
+from lamella.types import Batch, Frame, GraphSpec
 
-__all__ = ["batches", "make_batch"]
+__all__ = ["batches", "check_inputs", "make_batch"]
 
 
-def make_batch(frames: Sequence[Frame], numbers: Sequence[int], cutoff: float, angle_cutoff: float) -> Batch:
+def make_batch(frames: Sequence[Frame], spec: GraphSpec) -> Batch:
     """Frames of any size, periodic or not, as one batch on the CPU.
 
     Args:
         frames: at least one.
-        numbers: atomic numbers the model knows, in its order.
-        cutoff: Å.
-        angle_cutoff: Å; 0 for a model without angles.
+        spec: which graph the model reads.
 
     Returns:
         the batch; its labels are those that at least one frame carries.
@@ -32,7 +30,7 @@ def make_batch(frames: Sequence[Frame], numbers: Sequence[int], cutoff: float, a
     Raises:
         StructureError: naming the frame no graph can be built of.
     """
-    graph = collate([build_graph(frame, numbers, cutoff, angle_cutoff) for frame in frames])
+    graph = collate([build_graph(frame, spec) for frame in frames])
     labels: dict[str, torch.Tensor] = {}
     carries: dict[str, torch.Tensor] = {}
     for name, field in FIELDS.items():
@@ -45,12 +43,24 @@ def make_batch(frames: Sequence[Frame], numbers: Sequence[int], cutoff: float, a
     return Batch(graph, labels, carries, tuple(frame.source for frame in frames))
 
 
+def check_inputs(frames: Frames, spec: GraphSpec) -> None:
+    """Refuse, before the first step, frames that lack what the model reads beside the geometry.
+
+    Raises:
+        StructureError: naming the first such frame and what it lacks.
+    """
+    if not spec.inputs:
+        return
+    for index in range(len(frames)):
+        frame = frames[index]
+        for wanted in spec.inputs:
+            frame_input(frame, wanted)
+
+
 def batches(
     frames: Frames,
     sampler: Sampler,
-    numbers: Sequence[int],
-    cutoff: float,
-    angle_cutoff: float,
+    spec: GraphSpec,
     first_step: int,
     last_step: int,
     workers: int,
@@ -60,9 +70,7 @@ def batches(
     Args:
         frames: what the sampler draws from.
         sampler: which frames make the batch of a step.
-        numbers: atomic numbers the model knows, in its order.
-        cutoff: Å.
-        angle_cutoff: Å.
+        spec: which graph the model reads.
         first_step: from 0.
         last_step: exclusive.
         workers: processes that build batches ahead; 0 builds them here.
@@ -71,7 +79,7 @@ def batches(
         StructureError: naming the frame no graph can be built of.
     """
     steps = range(first_step, last_step)
-    yield from run_in_order(_MakeBatch(frames, sampler, tuple(numbers), cutoff, angle_cutoff), steps, workers)
+    yield from run_in_order(_MakeBatch(frames, sampler, spec), steps, workers)
 
 
 def _label(frame: Frame, name: str) -> np.ndarray:
@@ -84,15 +92,10 @@ def _label(frame: Frame, name: str) -> np.ndarray:
 class _MakeBatch:
     """The batch of a step; an object rather than a closure, so that it can be sent to a spawned process."""
 
-    def __init__(
-        self, frames: Frames, sampler: Sampler, numbers: tuple[int, ...], cutoff: float, angle_cutoff: float
-    ) -> None:
+    def __init__(self, frames: Frames, sampler: Sampler, spec: GraphSpec) -> None:
         self.frames = frames
         self.sampler = sampler
-        self.numbers = numbers
-        self.cutoff = cutoff
-        self.angle_cutoff = angle_cutoff
+        self.spec = spec
 
     def __call__(self, step: int) -> Batch:
-        frames = [self.frames[int(index)] for index in self.sampler.batch(step)]
-        return make_batch(frames, self.numbers, self.cutoff, self.angle_cutoff)
+        return make_batch([self.frames[int(index)] for index in self.sampler.batch(step)], self.spec)

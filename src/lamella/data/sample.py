@@ -1,4 +1,4 @@
-"""Which frames make a batch: packed by frames, edges and angles, shuffled, a function of seed and step alone."""
+"""Which frames make a batch: packed by frames, atoms, edges and angles, shuffled, a function of seed and step alone."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ __all__ = ["BatchSpec", "Sampler", "check_has_edges", "frame_costs"]
 _OPEN = 32
 """Batches that a frame may still join: first-fit over all of them would take n² steps."""
 
+_UNBOUNDED = int(np.iinfo(np.int64).max)
+
 _CHUNK = 16
 """Frames per work item when costs are counted."""
 
@@ -25,19 +27,33 @@ class BatchSpec(BaseModel):
     """What a batch may hold at most; every bound that is given holds, at least one is.
 
     ``edges`` and ``angles`` bound memory and time whatever the sizes of the frames; ``frames`` is the batch size of papers.
+    ``atoms`` and ``full_atoms`` are deepmd-kit's ``max:N`` and ``auto:N``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     frames: int | None = Field(None, ge=1)
+    atoms: int | None = Field(None, ge=1)
+    full_atoms: int | None = Field(None, ge=1)
+    """A batch with so many atoms or more takes no further frame."""
     edges: int | None = Field(None, ge=1)
     angles: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
     def _bounded(self) -> BatchSpec:
-        if self.frames is None and self.edges is None and self.angles is None:
-            raise ValueError("give at least one of frames, edges, angles")
+        if all(bound is None for bound in (self.frames, self.atoms, self.full_atoms, self.edges, self.angles)):
+            raise ValueError("give at least one of frames, atoms, full_atoms, edges, angles")
         return self
+
+    @property
+    def counts_atoms(self) -> bool:
+        """Whether the atoms of each frame must be known."""
+        return self.atoms is not None or self.full_atoms is not None
+
+    @property
+    def counts_edges(self) -> bool:
+        """Whether the edges and angles of each frame must be known."""
+        return self.edges is not None or self.angles is not None
 
 
 def frame_costs(frames: Frames, cutoff: float, angle_cutoff: float, workers: int = 0) -> np.ndarray:
@@ -74,36 +90,43 @@ class Sampler:
     """
 
     def __init__(
-        self, costs: np.ndarray | int, spec: BatchSpec, seed: int, name: Callable[[int], str] | None = None
+        self,
+        costs: np.ndarray | int,
+        spec: BatchSpec,
+        seed: int,
+        name: Callable[[int], str] | None = None,
+        atoms: np.ndarray | None = None,
     ) -> None:
         """Plan the batches.
 
         Args:
-            costs: (n, 2) edges and angles, see :func:`frame_costs`; the number of frames where only frames are bounded.
+            costs: (n, 2) edges and angles, see :func:`frame_costs`; the number of frames where neither is bounded.
             spec: bounds.
             seed: of all shuffles.
             name: names a frame in messages, e.g. ``lambda i: frames[i].source``.
+            atoms: (n,) atoms of each frame, needed where they are bounded.
 
         Raises:
             DataError: no frames, or a frame that alone exceeds a bound.
-            RecipeError: a bound on edges or angles without costs.
+            RecipeError: a bound on edges or angles without costs, or on atoms without their numbers.
         """
-        bounds = [bound for bound in (spec.edges, spec.angles) if bound is not None]
-        if isinstance(costs, int) and bounds:
+        if isinstance(costs, int) and spec.counts_edges:
             raise RecipeError(
                 "a batch bounded by edges or angles needs the cost of each frame; count them first (frame_costs)."
             )
-        counts = np.zeros((costs, 2), dtype=np.int64) if isinstance(costs, int) else np.asarray(costs, dtype=np.int64)
-        if len(counts) == 0:
+        if atoms is None and spec.counts_atoms:
+            raise RecipeError("a batch bounded by atoms needs the number of atoms of each frame; count them first.")
+        edges = np.zeros((costs, 2), dtype=np.int64) if isinstance(costs, int) else np.asarray(costs, dtype=np.int64)
+        if len(edges) == 0:
             raise DataError("there are no frames to draw batches from; give a file that holds some.")
+        counts = np.column_stack([np.zeros(len(edges), dtype=np.int64) if atoms is None else atoms, edges])
         self.n = len(counts)
         self.spec = spec
         self.seed = seed
-        unbounded = np.iinfo(np.int64).max
-        self._limits = np.array([spec.edges or unbounded, spec.angles or unbounded])
+        self._limits = np.array([bound or _UNBOUNDED for bound in (spec.atoms, spec.edges, spec.angles)])
         self._refuse_oversized(counts, name)
-        self._costs = [(int(edges), int(angles)) for edges, angles in counts]
-        self._plain = not bounds
+        self._costs = [(int(atoms), int(edges), int(angles)) for atoms, edges, angles in counts]
+        self._plain = not (spec.counts_atoms or spec.counts_edges)
         self._ends: list[int] = []
         self._cached: tuple[int, list[np.ndarray]] = (-1, [])
 
@@ -117,7 +140,7 @@ class Sampler:
     def batch(self, step: int) -> np.ndarray:
         """The batch of a step (from 0): a function of seed and step, so that training resumes where it stopped.
 
-        Where edges or angles are bounded, epochs differ in their number of batches, and the first call packs all epochs up
+        Where more than frames is bounded, epochs differ in their number of batches, and the first call packs all epochs up
         to that step (about 1 µs a frame and epoch).
         """
         epoch, first = self._locate(step)
@@ -143,32 +166,30 @@ class Sampler:
         return [order[start : start + size] for start in range(0, self.n, size)]
 
     def _pack(self, order: np.ndarray) -> list[np.ndarray]:
-        max_edges, max_angles = (int(limit) for limit in self._limits)
-        max_frames = self.spec.frames or self.n
+        whole = [*self._limits.tolist(), self.spec.frames or self.n, self.spec.full_atoms or _UNBOUNDED]
         packed: list[list[int]] = []
         left: list[list[int]] = []
         for index in order.tolist():
-            edges, angles = self._costs[index]
+            atoms, edges, angles = self._costs[index]
             for batch in range(max(len(packed) - _OPEN, 0), len(packed)):
                 room = left[batch]
-                if edges <= room[0] and angles <= room[1] and room[2]:
+                if atoms <= room[0] and edges <= room[1] and angles <= room[2] and room[3] > 0 and room[4] > 0:
                     break
             else:
                 batch = len(packed)
                 packed.append([])
-                left.append([max_edges, max_angles, max_frames])
+                left.append(list(whole))
                 room = left[batch]
             packed[batch].append(index)
-            room[0] -= edges
-            room[1] -= angles
-            room[2] -= 1
+            for column, cost in enumerate((atoms, edges, angles, 1, atoms)):
+                room[column] -= cost
         return [np.array(batch, dtype=np.int64) for batch in packed]
 
     def _refuse_oversized(self, counts: np.ndarray, name: Callable[[int], str] | None) -> None:
         over = np.argwhere(counts > self._limits)
         if len(over):
             index, column = (int(value) for value in over[0])
-            what = ("edges", "angles")[column]
+            what = ("atoms", "edges", "angles")[column]
             frame = name(index) if name is not None else f"the frame of index {index}"
             raise DataError(
                 f"{frame} alone has {counts[index, column]} {what}, more than a batch may hold ({self._limits[column]}); "

@@ -12,47 +12,59 @@ from lamella.errors import DataError
 from lamella.fields import FIELDS
 from lamella.geometry.graph import species_index
 from lamella.geometry.neighbors import neighbor_edges
-from lamella.geometry.switch import polynomial_switch
+from lamella.geometry.switch import Shell, polynomial_switch
 from lamella.types import Frame
 
-__all__ = ["LabelMoments", "environment_std", "label_std"]
+__all__ = ["LabelMoments", "environment_statistics", "label_std"]
 
 _SMALLEST = 1e-2
 _ABSENT = 0.1
 
 
-def environment_std(
-    frames: Iterable[Frame], elements: Sequence[str], cutoff: float, switch_start: float, slots: int
-) -> np.ndarray:
-    """Standard deviation of the environment matrix by element of the centre, (n_species, 2): radial w/r, angular w r_α/r².
+def environment_statistics(
+    frames: Iterable[Frame],
+    elements: Sequence[str],
+    shell: Shell,
+    slots: int,
+    protection: float = 0.0,
+    excluded: Sequence[tuple[int, int]] = (),
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (n_species,) of the radial column and standard deviations (n_species, 2) of radial and angular columns.
 
-    Over all centres and ``slots`` neighbour slots each, an empty slot counting as zero; with the polynomial switch,
-    whichever the model uses; at least 0.01; 0.1 for an element that does not occur. Source: deepmd-kit's input statistics.
+    Of the environment matrix before normalisation (w/(r + p), w r_α/(r + p)²), by element of the centre, over all centres
+    and ``slots`` neighbour slots each, an empty slot or an excluded pair counting as zero; with the polynomial switch,
+    whichever the model uses. A deviation is at least 0.01; an element that does not occur has mean 0 and deviation 0.1.
+    Source: deepmd-kit's input statistics.
 
     Args:
         frames: a sample of the data.
         elements: chemical symbols, in the model's order.
-        cutoff: Å.
-        switch_start: Å.
-        slots: neighbours the reference normalises for (``edge_sel``).
+        shell: cutoff and switch.
+        slots: neighbours the reference normalises for (deepmd-kit's ``sel``).
+        protection: p, Å.
+        excluded: pairs of species, either way round, that do not see each other.
     """
+    seen = np.ones((len(elements), len(elements)))
+    for a, b in excluded:
+        seen[a, b] = seen[b, a] = 0.0
     numbers = [atomic_numbers[symbol] for symbol in elements]
     centres = np.zeros(len(elements))
     sums = np.zeros((len(elements), 2))
     squares = np.zeros((len(elements), 2))
     for frame in frames:
         species = species_index(frame.numbers, numbers, frame.source)
-        src, _, vec = neighbor_edges(frame.positions, frame.cell, frame.pbc, cutoff, frame.source)
+        src, dst, vec = neighbor_edges(frame.positions, frame.cell, frame.pbc, shell.end, frame.source)
         distance = np.linalg.norm(vec, axis=1)
-        switch = polynomial_switch(torch.from_numpy(distance), switch_start, cutoff).numpy()
-        radial = switch / distance
-        angular = (radial / distance)[:, None] * vec
+        switch = polynomial_switch(torch.from_numpy(distance), shell.start, shell.end).numpy()
+        radial = switch * seen[species[src], species[dst]] / (distance + protection)
+        angular = (radial / (distance + protection))[:, None] * vec
         centres += np.bincount(species, minlength=len(elements))
         np.add.at(sums, species[src], np.stack([radial, angular.sum(axis=1)], axis=1))
         np.add.at(squares, species[src], np.stack([radial**2, (angular**2).sum(axis=1)], axis=1))
     values = np.maximum(centres, 1.0)[:, None] * slots * np.array([1.0, 3.0])
-    std = np.sqrt(np.maximum(squares / values - (sums / values) ** 2, 0.0))
-    return np.where(centres[:, None] > 0, np.maximum(std, _SMALLEST), _ABSENT)
+    mean = sums / values
+    std = np.sqrt(np.maximum(squares / values - mean**2, 0.0))
+    return mean[:, 0], np.where(centres[:, None] > 0, np.maximum(std, _SMALLEST), _ABSENT)
 
 
 class LabelMoments:
@@ -63,7 +75,7 @@ class LabelMoments:
 
     def add(self, frame: Frame) -> None:
         """Take in the labels of one frame: energy and virial per atom."""
-        for name, value in frame.labels.items():
+        for name, value in ((name, value) for name, value in frame.labels.items() if name in FIELDS):
             scaled = np.ravel(value) / (len(frame) if FIELDS[name].owner == "frame" else 1)
             chunk = np.array([scaled.size, scaled.mean(), ((scaled - scaled.mean()) ** 2).sum()])
             self._moments[name] = _merged(self._moments[name], chunk) if name in self._moments else chunk

@@ -7,7 +7,7 @@
       offset.bin       (n + 1) int64: frame i owns the atoms offset[i]:offset[i + 1]
       digest.bin       (n, 32): SHA-256 of each frame, see lamella.data.digest
       carries.bin      (n, labels) bool: which labels each frame has
-      numbers.bin  positions.bin  cell.bin  pbc.bin  energy.bin  forces.bin  virial.bin ...
+      numbers.bin  positions.bin  cell.bin  pbc.bin  energy.bin  forces.bin  virial.bin  charge.bin ...
       source.bin  source_offset.bin
 
 Opening maps the files and checks sizes and hashes of the index; a frame is checked when it is read. Memory use does not grow
@@ -28,7 +28,7 @@ import numpy as np
 
 from lamella.data.digest import DIGEST_BYTES, combine, frame_digest
 from lamella.errors import DataError
-from lamella.fields import FIELDS
+from lamella.fields import QUANTITIES
 from lamella.types import Frame
 
 __all__ = ["FORMAT_VERSION", "Store", "is_store", "write_store"]
@@ -108,6 +108,9 @@ class Store:
         self._frames: int = index["frames"]
         self._atoms: int = index["atoms"]
         self._labels: tuple[str, ...] = tuple(index["labels"])
+        unknown = [name for name in self._labels if name not in QUANTITIES]
+        if unknown:
+            raise DataError(f"{self.path}: this lamella does not know {unknown[0]!r}, which the store holds; upgrade it.")
         self.content_hash: str = index["content_hash"]
         self._arrays = {name: self._map(name, entry) for name, entry in index["arrays"].items()}
         offset = self._arrays["offset"]
@@ -132,7 +135,7 @@ class Store:
         arrays = self._arrays
         atoms = slice(int(arrays["offset"][i]), int(arrays["offset"][i + 1]))
         labels = {
-            name: np.array(arrays[name][atoms] if FIELDS[name].owner == "atom" else arrays[name][i])
+            name: np.array(arrays[name][atoms] if QUANTITIES[name].owner == "atom" else arrays[name][i])
             for name, carried in zip(self._labels, arrays["carries"][i], strict=True)
             if carried
         }
@@ -182,6 +185,7 @@ class _Writer:
         self.frames = 0
         self.atoms = 0
         self.labels: list[str] = []
+        self._shapes: dict[str, tuple[int, ...]] = {}
         self._files: dict[str, IO[bytes]] = {}
         self._source_end = 0
         self._hash = hashlib.sha256()
@@ -201,18 +205,19 @@ class _Writer:
     def append(self, frame: Frame) -> None:
         """Write one frame behind the others."""
         digest = frame_digest(frame)
-        for name in frame.labels:
+        for name, value in frame.labels.items():
             if name not in self.labels:
-                self._add_label(name)
+                self._add_label(name, np.shape(value))
+            self._check_length(frame, name)
         self._put("numbers", frame.numbers.astype("u1"))
         self._put("positions", frame.positions.astype("<f8"))
         self._put("cell", frame.cell.astype("<f8"))
         self._put("pbc", frame.pbc.astype("?"))
         self._files["digest"].write(digest)
         for name in self.labels:
-            rows = len(frame) if FIELDS[name].owner == "atom" else 1
-            value = frame.labels.get(name, np.zeros((rows, *FIELDS[name].shape)))
-            self._put(name, np.asarray(value, dtype="<f8"))
+            rows = len(frame) if QUANTITIES[name].owner == "atom" else 1
+            filled = frame.labels.get(name, np.zeros((rows, *self._shapes[name])))
+            self._put(name, np.asarray(filled, dtype="<f8"))
         # one bit a label: a label that appears late does not change the width of what is written already
         self._put("carries", np.int64(sum(1 << k for k, name in enumerate(self.labels) if name in frame.labels)))
         text = frame.source.encode()
@@ -234,7 +239,7 @@ class _Writer:
         self._expand_carries()
         shapes["carries"], kinds["carries"] = (self.frames, len(self.labels)), "?"
         for name in (*_BASE, *self.labels):
-            owner, kind, shape = _BASE[name] if name in _BASE else (FIELDS[name].owner, "<f8", FIELDS[name].shape)
+            owner, kind, shape = _BASE[name] if name in _BASE else (QUANTITIES[name].owner, "<f8", self._shapes[name])
             shapes[name], kinds[name] = (self.atoms if owner == "atom" else self.frames, *shape), kind
         for file in self._files.values():
             file.flush()
@@ -261,11 +266,21 @@ class _Writer:
     def _put(self, name: str, value: Any) -> None:
         self._files[name].write(value.tobytes())
 
-    def _add_label(self, name: str) -> None:
+    def _check_length(self, frame: Frame, name: str) -> None:
+        """A list of any length is as long in every frame: rows of one array."""
+        given = np.shape(frame.labels[name])
+        if QUANTITIES[name].shape == (-1,) and given != self._shapes[name]:
+            raise DataError(
+                f"{frame.source}: {name} is a list of {given[0]}, in the frames before of {self._shapes[name][0]}; "
+                "convert files of different lists into stores of their own."
+            )
+
+    def _add_label(self, name: str, given: tuple[int, ...]) -> None:
         """Start a label's file with a hole (zeros) for the frames that came before."""
         self._open(name)
-        rows = self.atoms if FIELDS[name].owner == "atom" else self.frames
-        start = rows * int(np.prod(FIELDS[name].shape, dtype=np.int64)) * 8
+        self._shapes[name] = given if QUANTITIES[name].shape == (-1,) else QUANTITIES[name].shape
+        rows = self.atoms if QUANTITIES[name].owner == "atom" else self.frames
+        start = rows * int(np.prod(self._shapes[name], dtype=np.int64)) * 8
         self._files[name].truncate(start)
         self._files[name].seek(start)
         self.labels.append(name)

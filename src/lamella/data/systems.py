@@ -1,8 +1,8 @@
 """deepmd-kit's data: ``npy`` and ``npy/mixed`` folders, and the same tree inside an HDF5 file (``file.hdf5#/path``).
 
 A system holds ``type.raw``, ``type_map.raw``, perhaps ``nopbc``, and sets ``set.*`` with ``coord``, ``box``, ``energy``,
-``force``, ``virial`` (eV, Å; virial = -volume × stress, as inside lamella). Source: deepmd-kit's documentation of its data
-format.
+``force``, ``virial`` (eV, Å; virial = -volume × stress, as inside lamella), perhaps ``fparam`` and ``charge_spin``.
+Source: deepmd-kit's documentation of its data format.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ import numpy as np
 from ase.data import atomic_numbers
 
 from lamella.data.convert import checked_frame
+from lamella.data.inputs import CHARGE_SPIN, split_charge_spin
 from lamella.data.keys import ReadReport
 from lamella.data.refusal import TruncatedError, WrongShapeError
 from lamella.errors import DataError, nearest
+from lamella.fields import INPUTS
 from lamella.types import Frame
 
 __all__ = ["find_systems", "iter_folder", "iter_hdf5", "split_hdf5"]
@@ -31,8 +33,10 @@ _SHAPES: Mapping[str, tuple[str, int, int]] = {
     "box": ("cell", 0, 9),
     "energy": ("energy", 0, 1),
     "virial": ("virial", 0, 9),
+    "fparam": ("frame_params", 0, -1),
+    CHARGE_SPIN: (CHARGE_SPIN, 0, 2),
 }
-"""File -> name inside lamella, numbers per atom, numbers per frame."""
+"""File -> name inside lamella, numbers per atom, numbers per frame (-1: any)."""
 
 _BOOKKEEPING = frozenset({"real_atom_types", *_SHAPES})
 
@@ -224,10 +228,10 @@ def _read_set(part: _Node, n_atoms: int, open_boundaries: bool, report: ReadRepo
     for name, (target, per_atom, per_frame) in _SHAPES.items():
         if name not in present or (name == "box" and open_boundaries):
             continue
-        width = per_atom * n_atoms + per_frame
         array = _real_numbers(part, present[name])
         frames = len(array) if array.ndim else 0
-        if frames == 0 or array.size != frames * width:
+        width = per_atom * n_atoms + per_frame if per_frame >= 0 else array.size // max(frames, 1)
+        if frames == 0 or width == 0 or array.size != frames * width:
             raise WrongShapeError(
                 f"{part.name}/{present[name]} has shape {array.shape}, expected (frames, {width}) for {n_atoms} "
                 "atoms; repair the set."
@@ -240,9 +244,10 @@ def _read_set(part: _Node, n_atoms: int, open_boundaries: bool, report: ReadRepo
             f"{part.name}: the arrays have different numbers of frames ({listed}); the set is cut short, copy it again."
         )
     n = counts["positions"]
-    for target, _, _ in _SHAPES.values():
+    for name, (target, _, _) in _SHAPES.items():
         if target in arrays and target not in ("positions", "cell"):
-            report.used[target, target] += n
+            for label in ("charge", "spin") if target == CHARGE_SPIN else (target,):
+                report.used[label, name if label in INPUTS else label] += n
     for name in sorted(set(present) - _BOOKKEEPING):
         report.ignored[f"{name}.npy", "not a label lamella trains on"] += n
     return arrays
@@ -282,6 +287,10 @@ def _frame(
         labels["virial"] = arrays["virial"][row].reshape(3, 3)
     if "atom_energy" in arrays:
         labels["atom_energy"] = arrays["atom_energy"][row][real]
+    if "frame_params" in arrays:
+        labels["frame_params"] = arrays["frame_params"][row]
+    if CHARGE_SPIN in arrays:
+        labels |= split_charge_spin(arrays[CHARGE_SPIN][row])
     periodic = "cell" in arrays
     cell = arrays["cell"][row] if periodic else np.zeros(9)
     try:

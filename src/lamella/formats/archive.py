@@ -1,8 +1,9 @@
 """PyTorch's zip archives, checked and read without running anything in them.
 
-A TorchScript file (``.pth``) is a pickled tree of modules beside their code. ``torch.jit.load`` would compile and run that
-code; here the tree alone is read, by an unpickler that knows a handful of names and turns every scripted class into a plain
-bag of attributes.
+Both kinds, what ``torch.save`` writes (``.pt``) and what ``torch.jit.save`` writes (``.pth``), are a pickle beside stored
+numbers. Here the pickle is read by an unpickler that knows a handful of names: it builds tensors, containers and plain values,
+turns every scripted class into a plain bag of attributes, and refuses anything else before the first step. The code that a
+TorchScript file carries is never opened.
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ from __future__ import annotations
 import pickle
 import pickletools
 import zipfile
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lamella.errors import CheckpointError
 
-__all__ = ["archive_kind", "first_line", "read_module"]
+__all__ = ["archive_kind", "first_line", "read_module", "read_saved"]
 
 _OPCODES = frozenset(
     [
@@ -60,6 +60,28 @@ class _Module:
         self.attributes = state
 
 
+class _Dict(dict[Any, Any]):
+    """Stands for an OrderedDict; attributes set on it (PyTorch's ``_metadata``) are dropped."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _Call:
+    """A function that a pickle may call, and do nothing else with."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *args: Any) -> Any:
+        return self._function(*args)
+
+    def __setstate__(self, state: Any) -> None:
+        raise CheckpointError("its pickle sets attributes of a function; do not trust this file.")
+
+
 def archive_kind(path: Path) -> Literal["checkpoint", "module"]:
     """What a PyTorch archive holds: a checkpoint (``torch.save``) or a TorchScript module (``torch.jit.save``).
 
@@ -90,17 +112,26 @@ def read_module(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         CheckpointError: damaged, or holding anything that PyTorch does not write.
     """
+    root = _read_pickle(path)
+    if not isinstance(root, _Module):
+        raise CheckpointError(f"{path}: its pickle is no module; give a model frozen by deepmd-kit.")
+    tensors: dict[str, Tensor] = {}
+    attributes: dict[str, Any] = {}
     try:
-        with zipfile.ZipFile(path) as archive:
-            root = _TreeReader(archive).read()
-        tensors: dict[str, Tensor] = {}
-        plain: dict[str, Any] = {}
-        _flatten(root, tensors, plain)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from None
-    except Exception as error:  # a damaged pickle can fail in any way
-        raise CheckpointError(f"{path}: cut short or damaged ({first_line(error)}); freeze the model anew.") from None
-    return tensors, plain
+        _flatten(root, tensors, attributes)
+    except (CheckpointError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: {first_line(error)}") from None
+    return tensors, attributes
+
+
+def read_saved(path: Path) -> Any:
+    """What ``torch.save`` wrote: tensors on the CPU, containers and plain values.
+
+    Raises:
+        CheckpointError: damaged, or holding anything else.
+    """
+    archive_kind(path)
+    return _read_pickle(path)
 
 
 def first_line(error: Exception) -> str:
@@ -108,8 +139,20 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-class _TreeReader(pickle.Unpickler):
-    """Builds the module tree of one archive."""
+def _read_pickle(path: Path) -> Any:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _Reader(archive).load()
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    except Exception as error:  # a damaged pickle can fail in any way
+        raise CheckpointError(
+            f"{path}: cut short or damaged ({first_line(error)}); copy it again, or write it anew."
+        ) from None
+
+
+class _Reader(pickle.Unpickler):
+    """Builds what the pickle of one archive describes, of tensors, containers, plain values and bags of attributes."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         (entry,) = (name for name in archive.namelist() if name.partition("/")[2] == "data.pkl")
@@ -117,26 +160,16 @@ class _TreeReader(pickle.Unpickler):
         self._storages: dict[str, Tensor] = {}
         order = f"{self._prefix}byteorder"
         if order in archive.namelist() and archive.read(order) != b"little":
-            raise CheckpointError("written on a big-endian machine, which lamella does not read; freeze it on another one.")
+            raise CheckpointError("written on a big-endian machine, which lamella does not read; write it on another one.")
         content = archive.read(entry)
         _check_opcodes(content)
         super().__init__(BytesIO(content))
 
-    def read(self) -> _Module:
-        root = self.load()
-        if not isinstance(root, _Module):
-            raise CheckpointError("its pickle is no module; give a model frozen by deepmd-kit.")
-        return root
-
     def find_class(self, module: str, name: str) -> Any:
         if module.startswith("__torch__."):
             return _Module
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _strided
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if (module, name) == ("torch.jit._pickle", "restore_type_tag"):
-            return _untagged
+        if (module, name) in _KNOWN:
+            return _KNOWN[module, name]
         if module == "torch.jit._pickle" and name in _LISTS:
             return list
         if module == "torch" and name in _STORAGES:
@@ -181,6 +214,14 @@ def _strided(storage: Tensor, offset: int, size: Sequence[int], stride: Sequence
 
 def _untagged(value: Any, _: str) -> Any:
     return value
+
+
+_KNOWN = {
+    ("collections", "OrderedDict"): _Dict,
+    ("torch._utils", "_rebuild_tensor_v2"): _Call(_strided),
+    ("torch.jit._pickle", "restore_type_tag"): _Call(_untagged),
+}
+"""What a pickle may ask for by name, and what it gets."""
 
 
 def _flatten(root: _Module, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import torch
 from lamella.allocator import keep_freed_memory
 from lamella.errors import CheckpointError, InputError, nearest
 from lamella.formats import deepmd
+from lamella.formats.published import located, near_miss
 from lamella.models.bundle import DESCRIPTION, WEIGHTS, load_model
 from lamella.models.potential import Potential
 
@@ -21,8 +22,8 @@ DTYPES: Final[dict[str, torch.dtype]] = {"float32": torch.float32, "float64": to
 _POINTERS = ("best", "last")
 _RUN_FILES = ("config.yaml", "log.jsonl", *_POINTERS)
 _KINDS = (
-    f"a run folder (config.yaml, {' or '.join(_POINTERS)}, step folders), a step folder ({WEIGHTS}, {DESCRIPTION}) "
-    "or a deepmd-kit file (.pt, .pth)"
+    f"a run folder (config.yaml, {' or '.join(_POINTERS)}, step folders), a step folder ({WEIGHTS}, {DESCRIPTION}), "
+    "a deepmd-kit file (.pt, .pth), or a published model by name (lamella models list)"
 )
 
 
@@ -30,8 +31,9 @@ def load(path: str | Path, device: str | torch.device | None = None, dtype: str 
     """Read a model for inference: weights are frozen and nothing in the file is executed.
 
     Args:
-        path: a run folder (its best step; the last one where none is marked best), a step folder, or a deepmd-kit ``.pt``
-            (training checkpoint) or ``.pth`` (frozen model).
+        path: a run folder (its best step; the last one where none is marked best), a step folder, a deepmd-kit ``.pt``
+            (training checkpoint) or ``.pth`` (frozen model), or the name of a published model that ``lamella models fetch``
+            has brought here. What lies on disk wins over a name.
         device: where it runs; the CPU where not given.
         dtype: a torch dtype or its name; that of the checkpoint where not given. Baselines stay float64.
 
@@ -41,7 +43,7 @@ def load(path: str | Path, device: str | torch.device | None = None, dtype: str 
     """
     place, kind = as_device(device), as_dtype(dtype)
     keep_freed_memory()
-    potential = _read(Path(path))
+    potential = _read(located(path))
     if kind is not None:
         potential.cast(kind)
     return potential.to(place).eval().requires_grad_(False)
@@ -84,7 +86,7 @@ def _read(path: Path) -> Potential:
         if path.name in (WEIGHTS, DESCRIPTION):
             raise CheckpointError(f"{path}: one file of a model folder; load the folder {path.parent} instead.")
         return deepmd.read(path)
-    raise CheckpointError(f"{path}: no such file or folder{_neighbour(path)}. lamella loads {_KINDS}.")
+    raise CheckpointError(f"{path}: no such file or folder{near_miss(str(path)) or _neighbour(path)}. lamella loads {_KINDS}.")
 
 
 def _step_folder(folder: Path) -> Path:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lamella.types import Incidence
 
-__all__ = ["Slots", "gather", "gather_add", "segment_sum", "slots_of", "spread"]
+__all__ = ["Slots", "collect", "gather", "gather_add", "segment_sum", "slots_of", "spread"]
 
 
 def gather(owner_OC: Tensor, incidence: Incidence) -> Tensor:
@@ -56,6 +56,11 @@ def slots_of(incidence: Incidence) -> Slots:
 def spread(row_MC: Tensor, slots: Slots) -> Tensor:
     """Rows at their slots, zeros in empty ones: (M, C) -> (n, longest, C)."""
     return _Spread.apply(row_MC, slots.place, slots.shape)
+
+
+def collect(slot_OSC: Tensor, slots: Slots) -> Tensor:
+    """Rows from their slots: (n, longest, C) -> (M, C); what empty slots hold is not read."""
+    return _Collect.apply(slot_OSC, slots.place, slots.shape)
 
 
 class _Spread(torch.autograd.Function):

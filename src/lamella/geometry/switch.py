@@ -6,14 +6,30 @@ Source: DPA-2 paper Eq. 4 (polynomial) and DPA3 paper Eq. 9 (exponential).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["SWITCHES", "SwitchKind", "exponential_switch", "polynomial_switch"]
+__all__ = ["SWITCHES", "Shell", "SwitchKind", "exponential_switch", "polynomial_switch"]
 
 SwitchKind = Literal["polynomial", "exponential"]
+
+
+class Shell(NamedTuple):
+    """One cutoff of a model: neighbours fade out between ``start`` and ``end``.
+
+    Attributes:
+        name: what the model calls it, for messages.
+        start: where the switch leaves 1, Å.
+        end: beyond this a neighbour does not count, Å.
+        kind: form of the switch.
+    """
+
+    name: str
+    start: float
+    end: float
+    kind: SwitchKind = "polynomial"
 
 
 def polynomial_switch(r: Tensor, start: float, cutoff: float) -> Tensor:

@@ -25,7 +25,7 @@ from lamella.models.potential import ModelConfig, Potential
 
 __all__ = ["DESCRIPTION", "FORMAT", "UNITS", "UPGRADES", "WEIGHTS", "build_potential", "load_model", "save_model"]
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Version of the layout written by this release."""
 
 WEIGHTS: Final = "model.safetensors"
@@ -36,7 +36,26 @@ UNITS: Final[dict[str, str]] = {"length": "Å", **{name: field.unit for name, fi
 
 Upgrade = Callable[[dict[str, Any], dict[str, Tensor]], tuple[dict[str, Any], dict[str, Tensor]]]
 
-UPGRADES: dict[int, Upgrade] = {}
+
+def _from_1(description: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Format 1 knew DPA-3 alone: one network a head, a scale but no mean of the environment, no angle map without angles."""
+    renamed = {
+        name.replace(".net.", ".nets.0.") if name.startswith("heads.") else name: value for name, value in tensors.items()
+    }
+    std = renamed.pop("backbone.env_std", None)
+    if std is not None:  # without it the file is damaged, which the comparison of shapes will say
+        renamed["backbone.environment.std"] = std
+        renamed["backbone.environment.mean"] = std.new_zeros(len(std))
+    edge = renamed.get("backbone.edge_init.weight")
+    if edge is not None and "backbone.angle_init.weight" not in renamed:
+        renamed["backbone.angle_init.weight"] = edge.new_zeros(1, description["config"]["backbone"]["angle_dim"])
+    for head in range(sum(name.endswith("out.weight") and name.startswith("heads.") for name in renamed)):
+        for buffer in ("frame_mean", "frame_inv_std"):
+            renamed[f"heads.{head}.{buffer}"] = torch.zeros(0, dtype=None if edge is None else edge.dtype)
+    return description, renamed
+
+
+UPGRADES: dict[int, Upgrade] = {1: _from_1}
 """By format version v: (description, tensors) as written by v -> the same as v + 1 would have written them."""
 
 _AGAIN = "copy the folder again from where it was made, or use an earlier step"
@@ -121,8 +140,6 @@ def build_potential(
     Raises:
         CheckpointError: a tensor is missing, unknown, of the wrong shape or dtype, or not finite.
     """
-    if config.backbone.layers > len(tensors):
-        raise CheckpointError(f"{source}: claims {config.backbone.layers} layers, holds {len(tensors)} tensors; {_AGAIN}.")
     try:
         with torch.device("meta"):  # shapes only: a wild configuration must not allocate
             potential = Potential(config, elements, tasks, metadata)
@@ -130,9 +147,11 @@ def build_potential(
         raise CheckpointError(f"{source}: {error}") from None
     except (RuntimeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{source}: no model can be built from its configuration ({error}); {_AGAIN}.") from None
-    embedding = tensors.get("backbone.embedding.weight")
-    if embedding is not None and embedding.dtype.is_floating_point:
-        potential.cast(embedding.dtype)
+    weight = next(
+        (tensors[name] for name, _ in potential.backbone.named_parameters(prefix="backbone") if name in tensors), None
+    )
+    if weight is not None and weight.dtype.is_floating_point:
+        potential.cast(weight.dtype)
     _check_tensors(potential.state_dict(), tensors, source)
     potential.load_state_dict(dict(tensors), assign=True)
     return potential

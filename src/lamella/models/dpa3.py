@@ -22,6 +22,7 @@ Shapes: N atoms, E edges, Q short edges (within the angle cutoff), A angles, C c
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,15 +31,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from lamella.geometry.segment import Slots, gather, gather_add, segment_sum, slots_of, spread
-from lamella.geometry.switch import SWITCHES, SwitchKind
+from lamella.geometry.switch import SWITCHES, Shell, SwitchKind
 from lamella.nn.activation import activation
 from lamella.nn.dense import Dense
-from lamella.nn.embedding import TypeEmbedding
-from lamella.types import Graph, Incidence
+from lamella.nn.embedding import ChargeSpinEmbedding, TypeEmbedding
+from lamella.nn.environment import Environment, SlotUse
+from lamella.nn.residual import UpdateStyle, combine, learned_steps
+from lamella.types import FrameInput, Graph
 
 __all__ = ["DPA3", "DPA3Config"]
-
-UpdateStyle = Literal["res_residual", "res_avg", "res_incr"]
 
 
 class DPA3Config(BaseModel):
@@ -47,7 +48,7 @@ class DPA3Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["dpa3"] = "dpa3"
-    layers: int = Field(6, ge=1)
+    layers: int = Field(6, ge=1, le=256)
     node_dim: int = Field(128, ge=1)
     edge_dim: int = Field(64, ge=1)
     angle_dim: int = Field(32, ge=1)
@@ -74,7 +75,7 @@ class DPA3Config(BaseModel):
     """Rate c by which node and edge features shrink before they enter an angle; 0 for none."""
     angle_compression_edge: int = Field(2, ge=1)
     angle_compression_kind: Literal["split", "linear"] = "split"
-    messages: int = Field(1, ge=1)
+    messages: int = Field(1, ge=1, le=256)
     """Messages of node width per edge."""
     update_style: UpdateStyle = "res_residual"
     update_step: float = 0.1
@@ -84,6 +85,16 @@ class DPA3Config(BaseModel):
     """Constant scale of the environment matrix; 0 takes it from the training data."""
     concat_embedding: bool = False
     embedding_bias: bool = False
+    electron_embedding: bool = False
+    """Embed the electron configurations of the elements instead of the elements."""
+    protection: float = Field(0.0, ge=0)
+    """Å, added to r in the environment matrix."""
+    excluded_pairs: tuple[tuple[str, str], ...] = ()
+    """Pairs of elements, either way round, that do not see each other."""
+    charge_spin: bool = False
+    """Whether total charge and spin of a frame enter the initial node features."""
+    default_charge_spin: tuple[float, float] | None = None
+    """For frames that carry none; null where every frame must."""
 
     @property
     def edge_norm(self) -> float:
@@ -106,6 +117,48 @@ class DPA3Config(BaseModel):
         if not self.angle_compression:
             return self.edge_dim
         return self.angle_dim * self.angle_compression_edge // (2 * self.angle_compression)
+
+    @property
+    def short_cutoff(self) -> float:
+        """Longest edge of an angle, Å; 0 without angles."""
+        return self.angle_cutoff if self.update_angle else 0.0
+
+    @property
+    def angles(self) -> bool:
+        """Whether the graph lists angles."""
+        return self.update_angle
+
+    @property
+    def shells(self) -> tuple[Shell, ...]:
+        """Every cutoff, the longest first."""
+        edge = Shell("cutoff", self.switch_start, self.cutoff, self.switch)
+        angle = Shell("angle cutoff", self.angle_switch_start, self.angle_cutoff, self.switch)
+        return (edge, angle) if self.update_angle else (edge,)
+
+    @property
+    def rough(self) -> tuple[str, ...]:
+        """Which options break smoothness, and where."""
+        if self.smooth_edge_update or not self.update_angle:
+            return ()
+        return (
+            "smooth_edge_update: false feeds an edge to its own angle update once it is longer than angle_cutoff: "
+            f"the energy jumps at {self.angle_cutoff:g} Å",
+        )
+
+    @property
+    def element_heads(self) -> bool:
+        """One head network serves all elements."""
+        return False
+
+    @property
+    def inputs(self) -> tuple[FrameInput, ...]:
+        """What is read of a frame beside its geometry."""
+        if not self.charge_spin:
+            return ()
+        charge, spin = self.default_charge_spin or (None, None)
+        return tuple(
+            FrameInput(name, 1, None if value is None else (value,)) for name, value in (("charge", charge), ("spin", spin))
+        )
 
     @property
     def output_dim(self) -> int:
@@ -143,23 +196,41 @@ class _Geometry:
     w_E: Tensor
     h_NS3: Tensor  # h times its switch, at the slots of each centre
     slots: Slots  # of edges, by centre
-    centre: Incidence  # short edges by centre atom
     w_A: Tensor
 
 
 class DPA3(nn.Module):
     """Backbone: graph -> node features (N, ``config.output_dim``), invariant to rotations, reflections and permutations."""
 
-    def __init__(self, config: DPA3Config, n_species: int) -> None:
+    def __init__(self, config: DPA3Config, elements: Sequence[str]) -> None:
         super().__init__()
         self.config = config
-        self.embedding = TypeEmbedding(n_species, config.node_dim, config.embedding_bias)
+        self.embedding = TypeEmbedding(elements, config.node_dim, config.embedding_bias, config.electron_embedding)
+        self.charge_spin = ChargeSpinEmbedding(config.node_dim, config.activation) if config.charge_spin else None
         self.edge_init = Dense(1, config.edge_dim)
-        self.angle_init = Dense(1, config.angle_dim, bias=False) if config.update_angle else None
+        self.angle_init = Dense(1, config.angle_dim, bias=False)
         self.layers = nn.ModuleList(DPA3Layer(config, config.layers - 1 - depth) for depth in range(config.layers))
-        self.env_std: Tensor  # (n_species, [radial, angular]), by the centre's element
-        self.register_buffer("env_std", torch.full((n_species, 2), config.env_std or 1.0))
+        self.environment = Environment(
+            len(elements),
+            config.shells[0],
+            config.edge_sel,
+            config.protection,
+            tuple((elements.index(a), elements.index(b)) for a, b in config.excluded_pairs),
+            std=config.env_std or 1.0,
+            from_data=config.env_std == 0.0,
+        )
         self._act = activation(config.activation)
+
+    def environments(self) -> list[Environment]:
+        """The one environment matrix."""
+        return [self.environment]
+
+    def slots(self, graph: Graph) -> list[SlotUse]:
+        """Neighbours of an atom, and of those within the angle cutoff."""
+        pairs = [("e_sel", graph.src, self.config.edge_sel)]
+        if self.config.angles:
+            pairs.append(("a_sel", graph.short_src, self.config.angle_sel))
+        return [SlotUse(name, int(rows.ptr.diff().max()) if rows.size else 0, sel) for name, rows, sel in pairs]
 
     def forward(self, graph: Graph, vec_E3: Tensor) -> Tensor:
         """Node features after the last layer.
@@ -169,6 +240,8 @@ class DPA3(nn.Module):
             vec_E3: edge vectors, Å, float64; the caller differentiates with respect to these.
         """
         embedding_NC = self.embedding(graph.species)
+        if self.charge_spin is not None:
+            embedding_NC = embedding_NC + gather(self.charge_spin(graph.inputs), graph.frame)
         node_NC = self._act(embedding_NC)
         geometry, edge_EC, angle_AC = self._initial(graph, vec_E3, node_NC.dtype)
         for layer in self.layers:
@@ -178,28 +251,27 @@ class DPA3(nn.Module):
     def _initial(self, graph: Graph, vec_E3: Tensor, dtype: torch.dtype) -> tuple[_Geometry, Tensor, Tensor]:
         """Switches, h, and the first edge and angle features (Eqs. 17-19)."""
         config = self.config
-        switch = SWITCHES[config.switch]
-        r_E = torch.linalg.vector_norm(vec_E3, dim=1)
-        w_E = switch(r_E, config.switch_start, config.cutoff)
-        std_E2 = self.env_std.to(vec_E3.dtype).index_select(0, graph.species).index_select(0, graph.src.index)
-        h_E3 = (w_E / (r_E * r_E * std_E2[:, 1]))[:, None] * vec_E3
+        rows = self.environment(graph.species, graph.src.index, graph.dst.index, vec_E3)
         if config.edge_init == "distance":
-            edge_EC = self.edge_init(r_E[:, None].to(dtype))
+            edge_EC = self.edge_init(rows.r_E[:, None].to(dtype))
         else:
-            edge_EC = self._act(self.edge_init((w_E / (r_E * std_E2[:, 0]))[:, None].to(dtype)))
+            edge_EC = self._act(self.edge_init(rows.s_E[:, None].to(dtype)))
         slots = slots_of(graph.src)
-        h_NS3 = spread((h_E3 * w_E[:, None]).to(dtype), slots)
-        w_E1, centre = w_E[:, None].to(dtype), _centres(graph)
-        if self.angle_init is None:
+        h_NS3 = spread((rows.h_E3 * rows.w_E[:, None]).to(dtype), slots)
+        w_E1 = rows.w_E[:, None].to(dtype)
+        if not config.update_angle:
             empty = edge_EC.new_zeros(0)
-            return _Geometry(w_E1, h_NS3, slots, centre, empty), edge_EC, empty
-        r_Q = r_E.index_select(0, graph.short)
+            return _Geometry(w_E1, h_NS3, slots, empty), edge_EC, empty
+        r_Q = rows.r_E.index_select(0, graph.short)
         unit_Q3 = vec_E3.index_select(0, graph.short) / (r_Q + 1e-6)[:, None]
         cos_A = (gather(unit_Q3, graph.angle_j) * gather(unit_Q3, graph.angle_k)).sum(dim=1) * (1.0 - 1e-6)
-        ws_Q = switch(r_Q, config.angle_switch_start, config.angle_cutoff)[:, None].to(dtype)
-        w_A = gather(ws_Q, graph.angle_j) * gather(ws_Q, graph.angle_k)
+        ws_Q = SWITCHES[config.switch](r_Q, config.angle_switch_start, config.angle_cutoff)
+        if rows.keep_E is not None:
+            ws_Q = ws_Q * rows.keep_E.index_select(0, graph.short)
+        ws_Q1 = ws_Q[:, None].to(dtype)
+        w_A = gather(ws_Q1, graph.angle_j) * gather(ws_Q1, graph.angle_k)
         angle_AC = self.angle_init((cos_A / math.sqrt(math.pi))[:, None].to(dtype))
-        return _Geometry(w_E1, h_NS3, slots, centre, w_A), edge_EC, angle_AC
+        return _Geometry(w_E1, h_NS3, slots, w_A), edge_EC, angle_AC
 
 
 class DPA3Layer(nn.Module):
@@ -221,14 +293,14 @@ class DPA3Layer(nn.Module):
         self.node_sym = Dense(config.axis * (n + e), n)  # rows: symm(edge), symm(neighbour)
         self.node_edge = Dense(2 * n + e, config.messages * n)  # rows: centre, neighbour, edge
         self.edge_self = Dense(2 * n + e, e)  # rows: centre, neighbour, edge
-        self.step_node = _steps(config, 2 + config.messages, n)
-        self.step_edge = _steps(config, 2 if config.update_angle else 1, e)
+        self.step_node = learned_steps(config.update_style, config.update_step, 2 + config.messages, n)
+        self.step_edge = learned_steps(config.update_style, config.update_step, 2 if config.update_angle else 1, e)
         if config.update_angle:
             width = a + config.angle_node_dim + 2 * config.angle_edge_dim  # rows: angle, centre, edge k, edge j
             self.edge_angle_1 = Dense(width, e)
             self.edge_angle_2 = Dense(e, e)
             self.angle_self = Dense(width, a)
-            self.step_angle = _steps(config, 1, a)
+            self.step_angle = learned_steps(config.update_style, config.update_step, 1, a)
             if config.angle_compression and config.angle_compression_kind == "linear":
                 self.shrink_node = Dense(n, config.angle_node_dim, bias=False)
                 self.shrink_edge = Dense(e, config.angle_edge_dim, bias=False)
@@ -248,8 +320,8 @@ class DPA3Layer(nn.Module):
             u_AC, *angle_updates = self._angle_linear(angle_layers, node_NC, edge_EC, angle_AC, graph, geometry)
             edge_updates.append(self._edge_from_angles(u_AC, edge_EC, graph, geometry))
             if self.updates_angles:
-                angle_AC = self._combine(angle_AC, angle_updates, self.step_angle)
-        return node_out, self._combine(edge_EC, edge_updates, self.step_edge), angle_AC
+                angle_AC = combine(angle_AC, angle_updates, self.step_angle, self.config.update_style)
+        return node_out, combine(edge_EC, edge_updates, self.step_edge, self.config.update_style), angle_AC
 
     def _update_node(
         self, node_NC: Tensor, edge_EC: Tensor, message_EC: Tensor, graph: Graph, geometry: _Geometry
@@ -264,7 +336,7 @@ class DPA3Layer(nn.Module):
             self._act(self.node_sym(torch.cat([sym_edge, sym_node], dim=1))),
             *message_NC.split(config.node_dim, dim=1),
         ]
-        return self._combine(node_NC, updates, self.step_node)
+        return combine(node_NC, updates, self.step_node, self.config.update_style)
 
     def _edge_linear(self, layers: list[Dense], node_NC: Tensor, edge_EC: Tensor, graph: Graph) -> tuple[Tensor, ...]:
         """act(layer([centre | neighbour | edge])) per edge, (E, out) for each of ``layers``."""
@@ -290,7 +362,7 @@ class DPA3Layer(nn.Module):
         node, edge = self._angle_inputs(node_NC, edge_EC, graph)
         weight, bias = _side_by_side(layers)
         w_a, w_n, w_k, w_j = weight.split([angle_AC.shape[1], node.shape[1], edge.shape[1], edge.shape[1]])
-        receiving_QC = torch.addmm(gather(torch.addmm(bias, node, w_n), geometry.centre), edge, w_j)
+        receiving_QC = torch.addmm(gather(torch.addmm(bias, node, w_n), graph.short_src), edge, w_j)
         rows_AC = gather_add(receiving_QC, graph.angle_j, edge @ w_k, graph.angle_k)
         return self._act(torch.addmm(rows_AC, angle_AC, w_a)).split([layer.weight.shape[1] for layer in layers], dim=1)
 
@@ -309,30 +381,6 @@ class DPA3Layer(nn.Module):
         sum_QC = segment_sum(u_AC * geometry.w_A, graph.angle_j) / math.sqrt(self.config.angle_norm)
         outside = torch.zeros_like(edge_EC) if self.config.smooth_edge_update else edge_EC
         return self._act(self.edge_angle_2(outside.index_copy(0, graph.short, sum_QC)))
-
-    def _combine(self, old: Tensor, updates: list[Tensor], steps: nn.ParameterList | None) -> Tensor:
-        """Of x and n updates u: x + Σ δu, δ learned (res_residual), (x + Σ u)/√(n+1) (res_avg), x + Σ u/√n (res_incr)."""
-        if steps is not None:
-            for step, update in zip(steps, updates, strict=True):
-                old = torch.addcmul(old, update, step)
-            return old
-        if self.config.update_style == "res_avg":
-            return sum(updates, old) / math.sqrt(len(updates) + 1)
-        return old + sum(updates[1:], updates[0]) / math.sqrt(len(updates))
-
-
-def _steps(config: DPA3Config, count: int, width: int) -> nn.ParameterList | None:
-    if config.update_style != "res_residual":
-        return None
-    return nn.ParameterList(torch.full((width,), config.update_step) for _ in range(count))
-
-
-def _centres(graph: Graph) -> Incidence:
-    """Short edges by their centre atom; they keep the edges' order, so they are sorted."""
-    index = graph.src.index.index_select(0, graph.short)
-    count = torch.zeros(graph.n_atoms, dtype=torch.int64, device=index.device).index_add_(0, index, torch.ones_like(index))
-    ptr = torch.cat([count.new_zeros(1), count.cumsum(0)])
-    return Incidence(index, torch.arange(index.shape[0], device=index.device), ptr)
 
 
 def _side_by_side(layers: list[Dense]) -> tuple[Tensor, Tensor]:

@@ -20,15 +20,12 @@ from lamella.errors import InputError, RecipeError, nearest
 from lamella.geometry.derive import edge_gradient, forces_and_virial
 from lamella.geometry.graph import build_graph, collate
 from lamella.geometry.segment import segment_sum
-from lamella.models.dpa3 import DPA3, DPA3Config
+from lamella.models.backbone import BackboneConfig, build_backbone
+from lamella.models.dpa3 import DPA3Config
 from lamella.models.heads import EnergyHead, HeadConfig
-from lamella.types import Frame, Graph, Prediction
+from lamella.types import Frame, Graph, GraphSpec, Prediction
 
 __all__ = ["ModelConfig", "Potential"]
-
-BackboneConfig = DPA3Config
-
-_BACKBONES = {"dpa3": DPA3}
 
 
 class ModelConfig(BaseModel):
@@ -36,8 +33,12 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    backbone: BackboneConfig = BackboneConfig()
+    backbone: BackboneConfig = DPA3Config()
     head: HeadConfig = HeadConfig()
+    excluded_pairs: tuple[tuple[str, str], ...] = ()
+    """Pairs of elements, either way round, that are never neighbours."""
+    excluded_atoms: tuple[str, ...] = ()
+    """Elements whose atoms have no energy, baseline included; others still feel them."""
 
 
 class Potential(nn.Module):
@@ -69,10 +70,13 @@ class Potential(nn.Module):
         self.metadata = dict(metadata or {})
         self._watch_slots = self.metadata.get("origin") == "deepmd-kit"
         backbone = config.backbone
-        self.backbone = _BACKBONES[backbone.kind](backbone, len(self.elements))
+        self._check_known(config)
+        self.backbone = build_backbone(backbone, self.elements)
         shared = config.head.task_dim > 0
         heads = 1 if shared else len(self.tasks)
-        self.heads = nn.ModuleList(EnergyHead(config.head, backbone.output_dim) for _ in range(heads))
+        self.heads = nn.ModuleList(
+            EnergyHead(config.head, backbone.output_dim, self.elements, backbone.element_heads) for _ in range(heads)
+        )
         if shared and config.head.task_dim < len(self.tasks):
             raise RecipeError(f"model.head.task_dim is {config.head.task_dim}, fewer than the {len(self.tasks)} tasks.")
         self.task_code: Tensor
@@ -87,9 +91,17 @@ class Potential(nn.Module):
 
     @property
     def angle_cutoff(self) -> float:
-        """Longest edge of an angle, Å; 0 for a model without angles."""
+        """Longest edge of an angle, Å; 0 for a model whose graph has no angles."""
         backbone = self.config.backbone
-        return backbone.angle_cutoff if backbone.update_angle else 0.0
+        return backbone.short_cutoff if backbone.angles else 0.0
+
+    @property
+    def graph_spec(self) -> GraphSpec:
+        """Which graph the model reads of a frame."""
+        config, backbone = self.config, self.config.backbone
+        pairs = tuple((self.elements.index(a), self.elements.index(b)) for a, b in config.excluded_pairs)
+        inputs = backbone.inputs + config.head.inputs
+        return GraphSpec(self.numbers, backbone.cutoff, backbone.short_cutoff, backbone.angles, pairs, inputs)
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -99,12 +111,12 @@ class Potential(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Floating-point type of the weights."""
-        return self.backbone.embedding.weight.dtype
+        return next(self.backbone.parameters()).dtype
 
     @property
     def device(self) -> torch.device:
         """Where the weights live."""
-        return self.backbone.embedding.weight.device
+        return self.baseline.device
 
     def cast(self, dtype: torch.dtype) -> Potential:
         """Change the dtype of weights and statistics in place; baselines stay float64. Returns the model."""
@@ -132,9 +144,10 @@ class Potential(nn.Module):
         """The graph of one or many frames, on the model's device.
 
         Raises:
-            StructureError: unknown element, atoms on top of each other, cell without volume.
+            StructureError: unknown element, atoms on top of each other, cell without volume, an input of the frame missing.
         """
-        graphs = [build_graph(frame, self.numbers, self.cutoff, self.angle_cutoff) for frame in frames]
+        spec = self.graph_spec
+        graphs = [build_graph(frame, spec) for frame in frames]
         return collate(graphs).to(self.device)
 
     def describe(self, graph: Graph) -> Tensor:
@@ -144,6 +157,13 @@ class Potential(nn.Module):
     def atom_energy(self, graph: Graph, vec_E3: Tensor, task: str | None = None) -> Tensor:
         """Energy of every atom (N,), float64 eV, baseline included."""
         return self._network_energy(graph, vec_E3, task) + self._baseline(graph, task)
+
+    def _energetic(self, graph: Graph) -> Tensor | None:
+        """(N,) 0 for atoms of excluded elements, else 1; None where no element is excluded."""
+        if not self.config.excluded_atoms:
+            return None
+        counts = [float(symbol not in self.config.excluded_atoms) for symbol in self.elements]
+        return torch.tensor(counts, dtype=torch.float64, device=graph.species.device).index_select(0, graph.species)
 
     def forward(self, graph: Graph, task: str | None = None, create_graph: bool = False) -> Prediction:
         """Energy, atomic energies, forces and virial of every frame of ``graph``, as tensors.
@@ -166,14 +186,11 @@ class Potential(nn.Module):
 
     def _warn_of_full_slots(self, graph: Graph) -> None:
         """Say once where deepmd-kit would have cut neighbours away: lamella never does, so its numbers differ there."""
-        backbone = self.config.backbone
-        kinds = (("e_sel", backbone.edge_sel, graph.src), ("a_sel", backbone.angle_sel, graph.angle_j))
-        for name, slots, rows in kinds:
-            most = int(rows.ptr.diff().max()) if rows.size else 0
-            if most > slots:
+        for name, most, sel in self.backbone.slots(graph):
+            if most > sel:
                 self._watch_slots = False
                 warnings.warn(
-                    f"an atom has {most} neighbours and the model's {name} is {slots}: deepmd-kit drops the farthest there, "
+                    f"an atom has {most} neighbours and the model's {name} is {sel}: deepmd-kit drops the farthest there, "
                     "lamella keeps them all, so energies and forces differ from deepmd-kit's.",
                     stacklevel=3,
                 )
@@ -181,16 +198,33 @@ class Potential(nn.Module):
     def _network_energy(self, graph: Graph, vec_E3: Tensor, task: str | None) -> Tensor:
         index = self.task_index(task)
         head = self.heads[index if len(self.heads) > 1 else 0]
-        return head(self.backbone(graph, vec_E3), self.task_code[index]).double()
+        energy_N = head(self.backbone(graph, vec_E3), graph, self.task_code[index]).double()
+        counts_N = self._energetic(graph)
+        return energy_N if counts_N is None else energy_N * counts_N
 
     def _baseline(self, graph: Graph, task: str | None) -> Tensor:
-        return self.baseline[self.task_index(task)].index_select(0, graph.species)
+        energy_N = self.baseline[self.task_index(task)].index_select(0, graph.species)
+        counts_N = self._energetic(graph)
+        return energy_N if counts_N is None else energy_N * counts_N
 
     def set_baseline(self, task: str, energies: Mapping[str, float]) -> None:
         """Set the energy per element of one task, eV; elements not named keep theirs."""
         values = self.baseline[self.task_index(task)]
         for symbol, energy in energies.items():
             values[self.elements.index(symbol)] = energy
+
+    def _check_known(self, config: ModelConfig) -> None:
+        """Elements that options name must be elements of the model."""
+        named = {
+            "excluded_pairs": [symbol for pair in config.excluded_pairs for symbol in pair],
+            "excluded_atoms": config.excluded_atoms,
+            "backbone.excluded_pairs": [symbol for pair in config.backbone.excluded_pairs for symbol in pair],
+            "head.subtract_vacuum": config.head.subtract_vacuum,
+        }
+        for key, symbols in named.items():
+            for symbol in symbols:
+                if symbol not in self.elements:
+                    raise RecipeError(f"model.{key}: {symbol} is not an element of the model ({' '.join(self.elements)}).")
 
     def parameter_count(self) -> int:
         """Number of learned numbers, frozen ones too."""

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from lamella.errors import RecipeError, nearest
 
-__all__ = ["Activation", "activation", "silut"]
+__all__ = ["KINKED", "Activation", "activation", "silut"]
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -108,6 +108,10 @@ _TABLE: dict[str, Activation] = {
     "linear": _identity,
     "none": _identity,
 }
+
+
+KINKED = ("relu", "relu6")
+"""Names of functions whose slope jumps, and with it the forces."""
 
 
 def activation(name: str) -> Activation:

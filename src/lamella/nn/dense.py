@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lamella.nn.activation import activation
 
-__all__ = ["Dense", "Network"]
+__all__ = ["Dense", "EmbeddingNet", "Network"]
 
 
 class Dense(nn.Module):
@@ -49,6 +49,27 @@ class Dense(nn.Module):
         if self._copies == 2:
             return y + torch.cat([x, x], dim=-1)
         return y
+
+
+class EmbeddingNet(nn.Module):
+    """Layers with shortcuts and nothing after them: the embedding network of DeepPot-SE.
+
+    Args:
+        n_in: width of the input.
+        widths: of the layers; the last is the output's.
+        act: activation of every layer.
+        timestep: learned step of each shortcut.
+    """
+
+    def __init__(self, n_in: int, widths: Sequence[int], act: str, timestep: bool = False) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Dense(a, b, act, shortcut=True, timestep=timestep) for a, b in pairwise([n_in, *widths]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(M, n_in) -> (M, widths[-1])."""
+        for layer in self.layers:
+            x = layer(x)
+        return x
 
 
 class Network(nn.Module):

@@ -23,7 +23,7 @@ from lamella.train.log import RunLog
 from lamella.train.metrics import ErrorSums
 from lamella.train.optim import MovingAverage, build_optimizer
 from lamella.train.plan import plan_lines
-from lamella.train.prepare import TaskData, build_potential, make_sampler, open_tasks, task_seed
+from lamella.train.prepare import TaskData, build_potential, count_sel, make_sampler, open_tasks, task_seed
 from lamella.train.progress import Display, make_display
 from lamella.train.recipe import Recipe, dump_recipe
 from lamella.train.resume import resumed_potential
@@ -86,11 +86,12 @@ def fit(recipe: Recipe, run: str | Path, resume: bool = False) -> Path:
             "reading   " + ", ".join(path for task in recipe.tasks.values() for path in (*task.train, *(task.valid or ())))
         )
         data = open_tasks(recipe)
+        recipe, counted = count_sel(recipe, data)
         potential, changes = resumed_potential(last, recipe, data) if last else (build_potential(recipe, data), [])
         trainer = _Trainer(recipe, folder, data, potential.to(device))
         if last is not None:
             trainer.restore(last)
-        for line in (*plan_lines(recipe, data, potential, trainer.samplers), *changes):
+        for line in (*plan_lines(recipe, data, potential, trainer.samplers), *counted, *changes):
             display.line(line)
         folder.mkdir(parents=True, exist_ok=True)  # only now: a run that cannot begin leaves nothing behind
         if not (folder / CONFIG).exists():
@@ -110,11 +111,17 @@ class _Trainer:
         self.progress = Progress()
         self._draw = TaskDraw({name: task.config.weight for name, task in data.items()}, recipe.training.steps, recipe.seed)
         self.samplers = {
-            name: make_sampler(task.train, recipe.batch, potential, task_seed(recipe.seed, name), recipe.training.workers)
+            name: make_sampler(
+                task.train,
+                task.config.batch or recipe.batch,
+                potential,
+                task_seed(recipe.seed, name),
+                recipe.training.workers,
+            )
             for name, task in data.items()
         }
         self._valid_samplers = {
-            name: make_sampler(task.valid, recipe.batch, potential, 0, recipe.training.workers)
+            name: make_sampler(task.valid, task.config.batch or recipe.batch, potential, 0, recipe.training.workers)
             for name, task in data.items()
             if task.valid is not None
         }
@@ -231,7 +238,7 @@ class _Trainer:
         potential, sampler = self.potential, self._valid_samplers[name]
         span = (0, len(sampler.batches(0)))
         workers = self.recipe.training.workers
-        stream = batches(frames, sampler, potential.numbers, potential.cutoff, potential.angle_cutoff, *span, workers)
+        stream = batches(frames, sampler, potential.graph_spec, *span, workers)
         return itertools.takewhile(lambda _: stop.signal is None, stream)
 
     def _save(self, log: RunLog) -> None:
@@ -258,9 +265,7 @@ class _Trainer:
                 stream[name] = batches(
                     self.data[name].train,
                     self.samplers[name],
-                    potential.numbers,
-                    potential.cutoff,
-                    potential.angle_cutoff,
+                    potential.graph_spec,
                     *span,
                     settings.workers,
                 )

@@ -13,7 +13,8 @@ kind           energy ℓ_e          forces ℓ_f         virial ℓ_v
 ``mae``        |ΔE|/N              mean |ΔF|          mean |ΔW|/N
 =============  ==================  =================  ====================
 
-h(x) = x²/2 up to |x| = δ, then δ (|x| - δ/2). Everything here is float64.
+h(x) = x²/2 up to |x| = δ, then δ (|x| - δ/2). ``force_error: vector`` takes ‖ΔF_i‖, one number an atom, in place of the
+components of ΔF_i; ``relative_forces: c`` divides ΔF_i by ‖F_i‖ + c of the label. Everything here is float64.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import torch.distributed
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from lamella.fields import FIELDS, LABELS
@@ -43,6 +44,8 @@ def _pair(value: Any) -> Any:
 Prefactor = Annotated[tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]], BeforeValidator(_pair)]
 """(start, limit) of a prefactor."""
 
+_Delta = Annotated[float, Field(gt=0)]
+
 
 class LossConfig(BaseModel):
     """Kind of loss and its prefactors; the defaults are deepmd-kit's shipped DPA-3 example."""
@@ -53,8 +56,25 @@ class LossConfig(BaseModel):
     energy: Prefactor = (0.2, 20.0)
     forces: Prefactor = (100.0, 60.0)
     virial: Prefactor = (0.02, 1.0)
-    huber_delta: float = Field(0.01, gt=0)
-    """Where ``huber`` turns from squared to linear, eV/atom and eV/Å alike."""
+    huber_delta: _Delta | tuple[_Delta, _Delta, _Delta] = 0.01
+    """δ: one number, or those of energy (eV/atom), forces (eV/Å) and virial (eV/atom)."""
+    force_error: Literal["component", "vector"] = "component"
+    """``vector`` is for ``huber`` and ``mae``: the square of a length is the sum of the squares already."""
+    relative_forces: float | None = Field(None, gt=0)
+    """c in eV/Å; null for absolute errors."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LossConfig:
+        if self.force_error == "vector" and self.kind not in ("huber", "mae"):
+            raise ValueError("force_error: vector needs kind huber or mae")
+        if self.relative_forces is not None and self.kind == "huber":
+            raise ValueError("relative_forces needs another kind than huber, whose huber_delta is in eV/Å")
+        return self
+
+    def deltas(self) -> dict[str, float]:
+        """``huber_delta`` by label."""
+        given = self.huber_delta if isinstance(self.huber_delta, tuple) else (self.huber_delta,) * 3
+        return dict(zip(("energy", "forces", "virial"), given, strict=True))
 
     def prefactors(self) -> dict[str, tuple[float, float]]:
         """(start, limit) by label."""
@@ -84,7 +104,7 @@ def frame_terms(prediction: Prediction, batch: Batch, config: LossConfig) -> dic
     Returns:
         A term for each label that the batch knows of.
     """
-    error = _ERRORS[config.kind]
+    error, deltas = _ERRORS[config.kind], config.deltas()
     inverse_F = inverse_atoms(batch.graph.frame.ptr.diff())
     terms = {}
     for name in LABELS:
@@ -95,7 +115,9 @@ def frame_terms(prediction: Prediction, batch: Batch, config: LossConfig) -> dic
         known = carries_F if owner == "frame" else carries_F[batch.graph.frame.index]
         # where, not a product: a frame without the label must not leak an infinity, nor its gradient a NaN
         difference = torch.where(known.reshape(-1, *[1] * (difference.dim() - 1)), difference, 0.0)
-        terms[name] = Term(_WITHIN[owner](error, difference, inverse_F, batch, config.huber_delta).sum(), carries_F.sum())
+        if name == "forces":
+            difference = _force_difference(difference, batch.labels[name], config)
+        terms[name] = Term(_WITHIN[owner](error, difference, inverse_F, batch, deltas[name]).sum(), carries_F.sum())
     return terms
 
 
@@ -137,6 +159,15 @@ def prefactor(start: float, limit: float, decay: float) -> float:
 def inverse_atoms(n_atoms_F: Tensor) -> Tensor:
     """1/N of every frame, (F,) float64."""
     return 1.0 / n_atoms_F.double()
+
+
+def _force_difference(difference_N3: Tensor, label_N3: Tensor, config: LossConfig) -> Tensor:
+    """ΔF as the loss takes it: (N, 3), or (N, 1) of lengths."""
+    if config.relative_forces is not None:
+        difference_N3 = difference_N3 / (torch.linalg.vector_norm(label_N3, dim=1, keepdim=True) + config.relative_forces)
+    if config.force_error == "vector":
+        return torch.linalg.vector_norm(difference_N3, dim=1, keepdim=True)
+    return difference_N3
 
 
 _Error = Callable[[Tensor, Tensor, float], Tensor]

@@ -8,7 +8,7 @@ from ase.data import chemical_symbols
 
 from lamella.data.load import make_batch
 from lamella.data.sample import Sampler
-from lamella.fields import LABELS
+from lamella.fields import INPUTS, LABELS
 from lamella.models.potential import Potential
 from lamella.train.prepare import TaskData
 from lamella.train.recipe import Recipe
@@ -36,16 +36,25 @@ def plan_lines(
             f"task      {name}: {len(task.train)} training frames ({task.survey.atoms:,} atoms; {carried}), {held}, "
             f"drawn {task.config.weight / total:.0%} of the steps"
         )
+        lines += _inputs(task, potential)
         strangers = [chemical_symbols[z] for z in sorted(task.numbers - {*task.survey.numbers})]
         if strangers:
             lines.append(f"          {', '.join(strangers)} occurs in validation only: its energies are not learned")
         frames = [task.train[int(index)] for index in samplers[name].batch(0)]
-        graph = make_batch(frames, potential.numbers, potential.cutoff, potential.angle_cutoff).graph
+        graph = make_batch(frames, potential.graph_spec).graph
         lines.append(
             f"          first batch: {graph.n_frames} frames, {graph.n_atoms:,} atoms, {graph.n_edges:,} edges, "
             f"{graph.n_angles:,} angles; baseline {_baseline(potential, name)}"
         )
     return lines
+
+
+def _inputs(task: TaskData, potential: Potential) -> list[str]:
+    """Inputs of the frames that the model reads, and those that it does not."""
+    read = {wanted.name for wanted in potential.graph_spec.inputs}
+    carried = [name for name in INPUTS if task.survey.carries.get(name)]
+    lines = [f"          the model reads {name} of each frame" for name in INPUTS if name in read]
+    return lines + [f"          frames carry {name}, which the model does not read" for name in carried if name not in read]
 
 
 def _baseline(potential: Potential, name: str) -> str:

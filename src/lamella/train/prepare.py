@@ -19,14 +19,16 @@ from lamella import datasets
 from lamella.data.baseline import fit_baseline, given_baseline, isolated_atom_baseline
 from lamella.data.convert import frame_from_atoms
 from lamella.data.keys import LabelKeys
+from lamella.data.load import check_inputs
 from lamella.data.sample import BatchSpec, Sampler, check_has_edges, frame_costs
 from lamella.data.source import Chain, FrameList, Frames, Selection, open_frames, split_fraction
-from lamella.data.statistics import environment_std
+from lamella.data.statistics import environment_statistics
 from lamella.errors import DataError, RecipeError
-from lamella.fields import LABELS
+from lamella.fields import INPUTS, LABELS
 from lamella.models.heads import EnergyHead
 from lamella.models.potential import Potential
-from lamella.train.recipe import EMBEDDED, Recipe, TaskConfig
+from lamella.train.recipe import EMBEDDED, Recipe, TaskConfig, checked_recipe, recipe_content
+from lamella.train.sel import SEL_CUTOFFS, most_neighbors, place_auto, rounded_sel
 from lamella.types import Frame
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "build_potential",
     "data_record",
     "each",
+    "count_sel",
     "make_sampler",
     "open_data",
     "open_tasks",
@@ -43,6 +46,9 @@ __all__ = [
 
 _SEARCH = 1.5
 """Radius of the search for atoms on top of each other, Å: one within less spends its time on empty cells."""
+
+_SMALLEST_SPREAD = 1e-2
+"""Of a frame parameter; a smaller one counts as this (deepmd-kit's ``data_stat_protect``)."""
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -105,11 +111,53 @@ def open_tasks(recipe: Recipe) -> dict[str, TaskData]:
     return {name: _open_task(name, task, recipe.seed) for name, task in recipe.tasks.items()}
 
 
+def count_sel(recipe: Recipe, data: Mapping[str, TaskData]) -> tuple[Recipe, list[str]]:
+    """The recipe with numbers in place of every ``sel: auto``, and a line on each.
+
+    Neighbours are counted in the training frames of all tasks that are trained; see :mod:`lamella.train.sel`.
+    """
+    ratios = recipe.sel_from_data
+    if not ratios:
+        return recipe, []
+    elements = recipe.elements or _elements_of(data)
+    _check_covered(elements, data)
+    backbone = recipe_content(recipe)["model"]["backbone"]
+    cutoffs = {field: _field(backbone, SEL_CUTOFFS[backbone["kind"]][field]) for field in ratios}
+    frames = (frame for task in data.values() if task.config.weight > 0 for frame in each(task.train))
+    most = most_neighbors(frames, cutoffs.values(), elements)
+    values: dict[str, Any] = {}
+    lines = []
+    for field, ratio in ratios.items():
+        counts = most[cutoffs[field]]
+        if backbone["kind"] == "se_a":
+            values[field] = {symbol: rounded_sel(int(n), ratio) for symbol, n in zip(elements, counts[:-1], strict=True)}
+            found = ", ".join(f"{n} {symbol}" for symbol, n in zip(elements, counts[:-1], strict=True))
+        else:
+            values[field], found = max(rounded_sel(int(counts[-1]), ratio), 1), str(counts[-1])
+        shown = values[field] if isinstance(values[field], int) else " ".join(f"{s} {n}" for s, n in values[field].items())
+        lines.append(
+            f"sel       {field} {shown}: auto, at most {found} neighbours within {cutoffs[field]:g} Å, × {ratio:g}, rounded "
+            "up to a multiple of 4"
+        )
+    content = recipe_content(recipe)
+    content["model"]["backbone"] = place_auto(backbone, values)
+    return checked_recipe(content, "recipe with counted sel"), lines
+
+
+def _field(content: Mapping[str, Any], name: str) -> Any:
+    """The value of a dotted key."""
+    for part in name.split("."):
+        content = content[part]
+    return content
+
+
 def build_potential(recipe: Recipe, data: Mapping[str, TaskData]) -> Potential:
     """A new model: seeded weights, baselines of every task, environment scales where the recipe takes them from data.
 
-    The weights of the backbone depend on the seed alone, those of a task's head on the seed and the task's name.
+    The weights of the backbone depend on the seed alone, those of a task's head on the seed and the task's name. A
+    ``sel: auto`` is counted first (:func:`count_sel`).
     """
+    recipe, _ = count_sel(recipe, data)
     elements = recipe.elements or _elements_of(data)
     _check_covered(elements, data)
     with torch.random.fork_rng():
@@ -118,7 +166,9 @@ def build_potential(recipe: Recipe, data: Mapping[str, TaskData]) -> Potential:
         if recipe.model.head.task_dim == 0:
             for name, head in zip(potential.tasks, potential.heads, strict=True):
                 torch.manual_seed(task_seed(recipe.seed, name))
-                head.load_state_dict(EnergyHead(recipe.model.head, recipe.model.backbone.output_dim).state_dict())
+                backbone = recipe.model.backbone
+                fresh = EnergyHead(recipe.model.head, backbone.output_dim, elements, backbone.element_heads)
+                head.load_state_dict(fresh.state_dict())
     potential.cast(_DTYPES[recipe.dtype])
     notes = {}
     for name, task in data.items():
@@ -126,11 +176,10 @@ def build_potential(recipe: Recipe, data: Mapping[str, TaskData]) -> Potential:
             notes[name] = _set_baseline(potential, name, task)
         except (DataError, RecipeError) as error:
             raise type(error)(f"tasks.{name}.baseline: {str(error).removeprefix('baseline: ')}") from None
-    backbone = recipe.model.backbone
-    if backbone.env_std == 0.0:
-        training = (frame for task in data.values() if task.config.weight > 0 for frame in each(task.train))
-        std = environment_std(training, elements, backbone.cutoff, backbone.switch_start, backbone.edge_sel)
-        potential.backbone.env_std = torch.from_numpy(std).to(potential.dtype)
+    for frames in (part for task in data.values() for part in (task.train, task.valid) if part is not None):
+        check_inputs(frames, potential.graph_spec)
+    _set_environments(potential, data)
+    _set_frame_params(potential, data)
     potential.metadata = {
         "recipe": recipe.model_dump(mode="json"),
         "data": data_record(data),
@@ -161,15 +210,17 @@ def data_record(data: Mapping[str, TaskData]) -> dict[str, Any]:
 
 
 def make_sampler(frames: Frames, spec: BatchSpec, potential: Potential, seed: int, workers: int) -> Sampler:
-    """A sampler of batches; edges and angles are counted only where the batches are limited by them."""
-    if spec.edges is None and spec.angles is None:
+    """A sampler of batches; atoms, edges and angles are counted only where the batches are limited by them."""
+    atoms = np.array([len(frame) for frame in each(frames)]) if spec.counts_atoms else None
+    costs: np.ndarray | int = len(frames)
+    if spec.counts_edges:
+        costs = frame_costs(frames, potential.cutoff, potential.angle_cutoff, workers)
+        check_has_edges(costs, potential.cutoff)
+    else:
         # a frame without a graph must stop the run here, not after hours; a short search is enough to find it
         frame_costs(frames, min(_SEARCH, potential.cutoff), 0.0, workers)
         _check_some_edge(frames, potential)
-        return Sampler(len(frames), spec, seed)
-    costs = frame_costs(frames, potential.cutoff, potential.angle_cutoff, workers)
-    check_has_edges(costs, potential.cutoff)
-    return Sampler(costs, spec, seed, lambda index: frames[index].source)
+    return Sampler(costs, spec, seed, lambda index: frames[index].source, atoms)
 
 
 def _check_some_edge(frames: Frames, potential: Potential) -> None:
@@ -236,9 +287,41 @@ def _survey(frames: Frames) -> Survey:
     atoms = 0
     for frame in each(frames):
         numbers.update(np.unique(frame.numbers).tolist())
-        carries.update(name for name in LABELS if name in frame.labels)
+        carries.update(name for name in (*LABELS, *INPUTS) if name in frame.labels)
         atoms += len(frame)
     return Survey(tuple(sorted(numbers)), dict(carries), atoms)
+
+
+def _set_environments(potential: Potential, data: Mapping[str, TaskData]) -> None:
+    """Means and scales of every environment matrix that takes them from data: all tasks that are trained, together."""
+    for environment in potential.backbone.environments():
+        if not environment.from_data:
+            continue
+        training = (frame for task in data.values() if task.config.weight > 0 for frame in each(task.train))
+        mean, std = environment_statistics(
+            training, potential.elements, environment.shell, environment.slots, environment.protection, environment.excluded
+        )
+        environment.std = torch.from_numpy(std).to(potential.dtype)
+        if not environment.zero_mean:
+            environment.mean = torch.from_numpy(mean).to(potential.dtype)
+
+
+def _set_frame_params(potential: Potential, data: Mapping[str, TaskData]) -> None:
+    """Mean and scale of the frame parameters that heads read: of a task's own frames, of all where the head is shared."""
+    config = potential.config.head
+    if not config.frame_params:
+        return
+    rows = {
+        name: [frame.labels.get("frame_params", config.default_frame_params) for frame in each(task.train)]
+        for name, task in data.items()
+    }
+    for index, head in enumerate(potential.heads):
+        own = rows[potential.tasks[index]] if len(potential.heads) > 1 else list(chain(*rows.values()))
+        values = np.array([row for row in own if row is not None], dtype=np.float64).reshape(-1, config.frame_params)
+        if len(values):
+            std = np.maximum(values.std(axis=0), _SMALLEST_SPREAD)
+            head.frame_mean = torch.from_numpy(values.mean(axis=0)).to(potential.dtype)
+            head.frame_inv_std = torch.from_numpy(1.0 / std).to(potential.dtype)
 
 
 def _elements_of(data: Mapping[str, TaskData]) -> tuple[str, ...]:

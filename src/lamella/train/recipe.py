@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -17,8 +18,20 @@ from lamella.train.explain import explain
 from lamella.train.loss import LossConfig
 from lamella.train.optim import AdamW, OptimizerConfig
 from lamella.train.schedule import ExponentialSchedule, ScheduleConfig
+from lamella.train.sel import auto_text, lift_auto, place_auto
 
-__all__ = ["EMBEDDED", "Baseline", "Recipe", "TaskConfig", "TrainingConfig", "dump_recipe", "load_recipe"]
+__all__ = [
+    "EMBEDDED",
+    "Baseline",
+    "Recipe",
+    "TaskConfig",
+    "TrainingConfig",
+    "checked_recipe",
+    "dump_recipe",
+    "load_recipe",
+    "read_mapping",
+    "recipe_content",
+]
 
 EMBEDDED: Final = "embedded:"
 """Prefix of a data set that comes with the package."""
@@ -64,6 +77,8 @@ class TaskConfig(BaseModel):
     """Probability of the task in a step, up to normalisation."""
     baseline: Baseline = "least_squares"
     loss: LossConfig = LossConfig()
+    batch: BatchSpec | None = None
+    """Batches of this task; null for those of the recipe."""
 
     @model_validator(mode="after")
     def _some_data(self) -> TaskConfig:
@@ -107,6 +122,17 @@ class Recipe(BaseModel):
     schedule: ScheduleConfig = ExponentialSchedule()
     batch: BatchSpec = BatchSpec(frames=8)
     training: TrainingConfig = TrainingConfig()
+    sel_from_data: dict[str, float] = Field({}, exclude=True)
+    """Ratio by field of the backbone that says ``auto`` and stands for no number yet; empty in a recipe that ran."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_auto(cls, content: Any) -> Any:
+        model = content.get("model") if isinstance(content, dict) else None
+        if not isinstance(model, dict) or not isinstance(model.get("backbone"), dict):
+            return content
+        plain, ratios = lift_auto(model["backbone"])
+        return {**content, "model": {**model, "backbone": plain}, "sel_from_data": ratios} if ratios else content
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -121,7 +147,15 @@ class Recipe(BaseModel):
 
 def dump_recipe(recipe: Recipe) -> str:
     """The recipe as YAML with every default written out; reading it gives the same recipe."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(recipe_content(recipe), sort_keys=False, allow_unicode=True)
+
+
+def recipe_content(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain mappings, lists and numbers, every default written out."""
+    content = recipe.model_dump(mode="json")
+    automatic = {field: auto_text(ratio) for field, ratio in recipe.sel_from_data.items()}
+    content["model"]["backbone"] = place_auto(content["model"]["backbone"], automatic)
+    return content
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -135,20 +169,43 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: the file cannot be read, or a key or value is wrong; the message names the full key.
     """
     file = _find(path)
+    content = read_mapping(file)
+    for override in overrides:
+        _override(content, override)
+    return checked_recipe(content, str(file))
+
+
+def checked_recipe(content: dict[str, Any], source: str) -> Recipe:
+    """The recipe of some content.
+
+    Raises:
+        RecipeError: a key or value is wrong; the message names ``source`` and the full key.
+    """
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # a SafeLoader: nothing is executed
-    except yaml.YAMLError as error:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise explain(error, Recipe, content, source) from None
+
+
+def read_mapping(file: Path) -> dict[str, Any]:
+    """What a YAML or JSON file holds; nothing in it is executed, and no key may occur twice.
+
+    Raises:
+        RecipeError: the file cannot be read or holds no mapping.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+        if file.suffix == ".json":  # YAML takes JSON's 1e-3 for a text
+            content = json.loads(text, object_pairs_hook=_unique_pairs)
+        else:
+            content = yaml.load(text, Loader=_UniqueKeys)  # a SafeLoader: nothing is executed
+    except (yaml.YAMLError, json.JSONDecodeError, RecursionError) as error:
         raise RecipeError(f"{file}: neither YAML nor JSON ({' '.join(str(error).split())}); correct that line.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{file}: cannot be read ({error}); give a text file.") from None
     if not isinstance(content, dict):
         raise RecipeError(f"{file}: a recipe is a mapping of keys to values, at least `tasks`; this file holds none.")
-    for override in overrides:
-        _override(content, override)
-    try:
-        return Recipe.model_validate(content)
-    except ValidationError as error:
-        raise explain(error, Recipe, content, str(file)) from None
+    return content
 
 
 def _find(path: str | Path) -> Path:
@@ -181,6 +238,16 @@ def _override(content: dict[str, Any], override: str) -> None:
         if depth == 0 and part == "tasks" and parts[1] not in node and len(parts) > 2:
             raise RecipeError(f"{override!r}: the recipe has no task {parts[1]!r}{nearest(parts[1], node)}.")
     node[parts[-1]] = value
+
+
+def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A mapping of JSON, its keys seen once each."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise json.JSONDecodeError(f"the key {twice!r} occurs twice", "", 0)
+    return content
 
 
 class _UniqueKeys(yaml.SafeLoader):

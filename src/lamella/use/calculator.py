@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator as AseCalculator
 from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 
 from lamella.data.convert import has_volume, stress_from_virial, structure_from_atoms
+from lamella.data.inputs import frame_inputs
+from lamella.data.keys import ReadReport
 from lamella.errors import InputError, StructureError
 from lamella.models.potential import Potential
+from lamella.use.inputs import warn_of_ignored_inputs
 from lamella.use.predict import Model, runnable
 
 __all__ = ["Calculator"]
@@ -22,7 +26,8 @@ class Calculator(AseCalculator):
 
     Stress is -virial/volume in ASE's sign (positive under tension) and Voigt order xx, yy, zz, yz, xz, xy, eV/Å³. Every
     frame with a full-rank cell has one, periodic or not; asking for it elsewhere raises ``PropertyNotImplementedError``.
-    Everything is computed in one pass and kept until positions, numbers, cell or pbc change.
+    Everything is computed in one pass and kept until positions, numbers, cell, pbc or inputs change. Inputs are ``charge``,
+    ``spin`` and ``frame_params`` of ``atoms.info``, where the model reads them.
 
     Attributes:
         model: the potential that runs; shares weights with the one given where neither dtype nor device changed.
@@ -54,6 +59,16 @@ class Calculator(AseCalculator):
         super().__init__()
         self.model: Potential = runnable(model, dtype, device)
         self.task: str = self.model.tasks[self.model.task_index(task)]
+        self._said: set[str] = set()
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What changed since the last calculation; ASE itself does not look at ``info``."""
+        changed: list[str] = super().check_state(atoms, tol=tol)
+        if changed or self.atoms is None:
+            return changed
+        before, now = (frame_inputs(one.info, None, "structure", ReadReport()) for one in (self.atoms, atoms))
+        same = before.keys() == now.keys() and all(np.array_equal(before[name], now[name]) for name in now)
+        return changed if same else ["info"]
 
     def calculate(
         self,
@@ -71,6 +86,7 @@ class Calculator(AseCalculator):
         if self.atoms is None:
             raise InputError("the calculator has no atoms: set atoms.calc = calculator and ask the atoms.")
         frame = structure_from_atoms(self.atoms, "structure")
+        warn_of_ignored_inputs(frame, self.model.graph_spec, self._said)
         solid = has_volume(frame.cell)
         if "stress" in properties and not solid:
             raise PropertyNotImplementedError("stress needs a cell of three independent vectors; this structure has none.")

@@ -18,6 +18,7 @@ from lamella.formats.load import as_device, as_dtype, load
 from lamella.geometry.graph import build_graph, collate
 from lamella.models.potential import Potential
 from lamella.types import Frame, Graph, Prediction
+from lamella.use.inputs import warn_of_ignored_inputs
 
 __all__ = ["describe", "predict", "predict_frames", "runnable"]
 
@@ -39,6 +40,7 @@ def predict(model: Model, structures: Sequence[Atoms], task: str | None = None) 
     Args:
         model: what :func:`lamella.load` returns, or a path it reads.
         structures: list of ASE Atoms, periodic or not; not mutated. An attached calculator is neither asked nor replaced.
+            Where the model reads them, ``info`` holds ``charge``, ``spin`` and ``frame_params``.
         task: which labels to predict; may be left out where the model has one task.
 
     Returns:
@@ -142,9 +144,12 @@ def _batches(potential: Potential, frames: Iterable[Frame]) -> Iterator[tuple[li
     """Consecutive frames with the graph of them all, within the budget of edges and angles."""
     batch: list[Frame] = []
     graphs: list[Graph] = []
+    spec = potential.graph_spec
+    said: set[str] = set()
     edges = angles = 0
     for frame in frames:
-        graph = build_graph(frame, potential.numbers, potential.cutoff, potential.angle_cutoff)
+        warn_of_ignored_inputs(frame, spec, said)
+        graph = build_graph(frame, spec)
         edges, angles = edges + graph.n_edges, angles + graph.n_angles
         if batch and (edges > MAX_EDGES or angles > MAX_ANGLES):
             yield batch, collate(graphs).to(potential.device)

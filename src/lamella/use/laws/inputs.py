@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from lamella.models.potential import Potential
 from lamella.types import Frame, Graph, Incidence
 from lamella.use.laws.rows import Check
 from lamella.use.laws.structures import frame_of
-from lamella.use.laws.subject import Subject, difference, predict, relative, worst
+from lamella.use.laws.subject import Subject, difference, dressed, predict, relative, worst
 
 __all__ = ["inputs_kept", "non_contiguous", "save_and_load", "single_precision", "unknown_element"]
 
@@ -31,7 +32,7 @@ random models of 2 to 6 layers. Trained weights and activations are larger, and 
 
 def inputs_kept(subject: Subject) -> Check:
     """Predicting changes neither the frame, nor the graph, nor the model."""
-    model, frame = subject.model, subject.crystal
+    model, frame = subject.model, dressed(subject.model, subject.crystal)
     graph = model.graph([frame])
     before = [value.copy() for value in _arrays(frame)], [value.clone() for value in _tensors(graph, model)]
     model(graph, subject.task)
@@ -46,12 +47,14 @@ def inputs_kept(subject: Subject) -> Check:
 
 
 def _arrays(frame: Frame) -> list[np.ndarray]:
-    return [frame.numbers, frame.positions, frame.cell, frame.pbc]
+    return [frame.numbers, frame.positions, frame.cell, frame.pbc, *frame.labels.values()]
 
 
 def _tensors(graph: Graph, model: Potential) -> list[torch.Tensor]:
     values = [getattr(graph, item.name) for item in fields(graph)]
-    parts = [part for value in values for part in (value if isinstance(value, Incidence) else (value,))]
+    parts: list[torch.Tensor] = []
+    for value in values:
+        parts += value if isinstance(value, Incidence) else value.values() if isinstance(value, Mapping) else (value,)
     return parts + [value.detach() for value in model.state_dict().values()]
 
 

@@ -11,7 +11,7 @@ from lamella.models.potential import Potential
 from lamella.types import Prediction
 from lamella.use.laws.rows import Check
 from lamella.use.laws.structures import crystal, frame_of, merged, moved
-from lamella.use.laws.subject import EXACT, Subject, difference, predict, relative, worst
+from lamella.use.laws.subject import EXACT, Subject, difference, dressed, predict, relative, worst
 
 __all__ = ["baseline", "batching", "distant_fragments", "frame_gradient", "isolated_atoms", "one_atom"]
 
@@ -80,6 +80,7 @@ def batching(subject: Subject) -> Check:
         frame_of(numbers[:1], [[0.0, 0.0, 0.0]]),
         crystal(rng, numbers[:3], subject.breaks),
     ]
+    frames = [dressed(subject.model, frame, variant) for variant, frame in enumerate(frames)]
     singles = [predict(subject.model, [frame], subject.task)[0] for frame in frames]
     violations = []
     for order in (np.arange(len(frames)), rng.permutation(len(frames)), np.arange(len(frames))[::-1]):
@@ -92,7 +93,7 @@ def batching(subject: Subject) -> Check:
 
 def frame_gradient(subject: Subject) -> Check:
     """∂E_a/∂vec is exactly zero for every edge of another frame."""
-    frames = [subject.cluster, subject.crystal, subject.cluster]
+    frames = [dressed(subject.model, frame) for frame in (subject.cluster, subject.crystal, subject.cluster)]
     graph = subject.model.graph(frames)
     edge_frame = graph.frame.index[graph.src.index]
     leak = 0.0
@@ -111,11 +112,12 @@ def baseline(subject: Subject) -> Check:
     """Predicted energy = learned energy + Σ baseline of the elements; forces and virial do not see the baseline."""
     model, task = subject.original, subject.task
     energies = model.baseline[model.task_index(task)].cpu().numpy()
+    counted = {z: s not in model.config.excluded_atoms for z, s in zip(model.numbers, model.elements, strict=True)}
     place = {z: n for n, z in enumerate(model.numbers)}
     violations = []
     dressed = predict(_dressed(subject), subject.frames, task)
     for frame, bare, full in zip(subject.frames, predict(subject.model, subject.frames, task), dressed, strict=True):
-        sums = np.array([energies[place[z]] for z in frame.numbers.tolist()])
+        sums = np.array([energies[place[z]] * counted[z] for z in frame.numbers.tolist()])
         size = float(np.abs(sums).sum() + np.abs(bare.atom_energy).sum())
         violations += [
             relative(full.energy, bare.energy + sums.sum(), size),

@@ -37,7 +37,7 @@ LAWS: dict[str, Callable[[Subject], Check]] = {
     "no gradient across frames": locality.frame_gradient,
     "baseline": locality.baseline,
     "smooth at the cutoff": smoothness.cutoff_law,
-    "smooth at the angle cutoff": smoothness.angle_cutoff_law,
+    "smooth at inner cutoffs": smoothness.inner_cutoffs_law,
     "continuity": smoothness.continuity,
     "inputs kept": inputs.inputs_kept,
     "non-contiguous inputs": inputs.non_contiguous,

@@ -8,7 +8,9 @@ difference in it.
 An edge that enters the network only multiplied by its switch w has D ∝ w as w -> 0, so |D| ≤ K₀ w, |D_F| ≤ K₁ (w + |w'|) and
 |D_F'| ≤ K₂ (w + |w'| + |w''|), with constants K of the model that are measured where the switch is still well above zero. At
 the cutoff the jump is D itself and must obey the same: with the polynomial switch it vanishes with δ, with the exponential
-one it is what w, w', w'' leave there. An edge that is not switched off has a jump millions of times larger.
+one it is what w, w', w'' leave there. An edge that is not switched off has a jump millions of times larger. D is taken away
+by taking the edge from the graph, which only works for the cutoffs that the graph knows; at one inside a model (a third one)
+K is 0, and nothing is allowed but what a smooth function does in 2 δ.
 
 **SiLUT.** Its second derivative jumps wherever a pre-activation passes the threshold, anywhere along the path, which is no
 fault of the cutoff. The interval of 2 δ is so short (some 1e-9 Å) that hardly ever one falls inside it; of three δ the best
@@ -18,22 +20,23 @@ counts, since a jump at the cutoff itself is in all of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 from torch import Tensor
 
 from lamella.geometry.graph import build_graph, collate
 from lamella.geometry.segment import segment_sum
-from lamella.geometry.switch import SWITCHES
-from lamella.types import Frame, Graph
+from lamella.geometry.switch import SWITCHES, Shell
+from lamella.types import Frame, Graph, GraphSpec
 from lamella.use.laws.rows import Check
 from lamella.use.laws.structures import frame_of, moved, rotation
-from lamella.use.laws.subject import Subject, worst
+from lamella.use.laws.subject import Subject, dressed, worst
 
-__all__ = ["angle_cutoff_law", "continuity", "cutoff_law"]
+__all__ = ["continuity", "cutoff_law", "inner_cutoffs_law"]
 
 _DELTAS = (3e-9, 1e-9, 3e-10)
 _SLACK = 5.0
@@ -41,6 +44,10 @@ _SLACK = 5.0
 
 _ROUND_OFF = 1e-12
 """Of the largest E, F or F' on the path."""
+
+
+_SWITCH_ROUND_OFF = 4e-15
+"""Of w and its derivatives, which are differences of numbers near 1."""
 
 
 class _Jet(NamedTuple):
@@ -64,13 +71,30 @@ class _Path:
         return moved(self.base, positions)
 
 
-def _path(subject: Subject, gap: float) -> _Path:
-    """Atom 1 at the origin, two more ahead of it by over half of the switching range, so that atom 1 leaves reach first."""
+def _paths(subject: Subject, gap: float) -> list[_Path]:
+    """Atom 1 at the origin, two more ahead of it by over half of the switching range, so that atom 1 leaves reach first.
+
+    Where elements are excluded from each other's sight, there is one path for a probe that is seen and one for a probe that
+    is not: a slot that it fills may count all the same.
+    """
     ahead = max(1.2, 0.6 * gap)
-    numbers = np.resize(subject.cluster.numbers, 4).tolist()
     turn = rotation(subject.rng())
     places = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [ahead, 0.85, 0.1], [ahead + 0.15, -0.7, 0.6]])
-    return _Path(frame_of(numbers, places @ turn.T), turn[:, 0])
+    return [_Path(frame_of(numbers, places @ turn.T), turn[:, 0]) for numbers in _probes(subject)]
+
+
+def _probes(subject: Subject) -> list[list[int]]:
+    """Four elements, the probe's first."""
+    config, numbers = subject.model.config, np.unique(subject.cluster.numbers).tolist()
+    blind = {frozenset(pair) for pair in (*config.excluded_pairs, *config.backbone.excluded_pairs)}
+    groups: dict[bool, list[int]] = {}
+    for first in numbers:
+        hidden = [frozenset((chemical_symbols[first], chemical_symbols[z])) in blind for z in numbers]
+        for kind in set(hidden):
+            # atom 1 first: the one that leaves
+            others = [z for z, unseen in zip(numbers, hidden, strict=True) if unseen == kind]
+            groups.setdefault(kind, [first, *np.resize([*others, *numbers], 3).tolist()])
+    return list(groups.values())
 
 
 def _jet(subject: Subject, path: _Path, graph: Graph, points: int) -> _Jet:
@@ -93,17 +117,16 @@ def _jet(subject: Subject, path: _Path, graph: Graph, points: int) -> _Jet:
     return _Jet(energy_F, on_atoms(grad_E3), on_atoms(bend_E3))
 
 
-def _jets(subject: Subject, path: _Path, distances: Sequence[float], reach: Sequence[tuple[float, float]]) -> _Jet:
-    """Jets at the distances, each graph built with its own (cutoff, angle cutoff)."""
-    numbers = subject.model.numbers
-    graphs = [build_graph(path.at(r), numbers, *cut) for r, cut in zip(distances, reach, strict=True)]
+def _jets(subject: Subject, path: _Path, distances: Sequence[float], specs: Sequence[GraphSpec]) -> _Jet:
+    """Jets at the distances, each graph built by its own specification."""
+    graphs = [build_graph(dressed(subject.model, path.at(r)), spec) for r, spec in zip(distances, specs, strict=True)]
     return _jet(subject, path, collate(graphs).to(subject.model.device), len(graphs))
 
 
-def _switch(subject: Subject, r: float, start: float, cutoff: float) -> np.ndarray:
+def _switch(shell: Shell, r: float) -> np.ndarray:
     """w, |w'|, |w''| at r."""
     x = torch.tensor(r, dtype=torch.float64, requires_grad=True)
-    w = SWITCHES[subject.model.config.backbone.switch](x, start, cutoff)
+    w = SWITCHES[shell.kind](x, shell.start, shell.end)
     (first,) = torch.autograd.grad(w, x, create_graph=True)
     (second,) = torch.autograd.grad(first, x)
     return np.abs([float(value.detach()) for value in (w, first, second)])
@@ -116,59 +139,83 @@ def _effect(with_edge: _Jet, without: _Jet) -> np.ndarray:
     ).T
 
 
-def _crossing(subject: Subject, law: str, start: float, cutoff: float, angular: bool) -> Check:
-    """The row for the probe crossing one cutoff."""
-    model, path = subject.model, _path(subject, cutoff - start)
-    full = (model.cutoff, model.angle_cutoff)
+def _constants(subject: Subject, path: _Path, shell: Shell) -> np.ndarray:
+    """K₀, K₁, K₂ of the edge between probe and atom 1; 0 where no graph can do without that edge alone."""
+    full = subject.model.graph_spec
+    if shell.end not in (full.cutoff, full.short_cutoff):
+        return np.zeros(3)
 
-    def without(r: float) -> tuple[float, float]:
-        return (full[0], r - 1e-9) if angular else (r - 1e-9, min(full[1], r - 1e-9))
+    def without(r: float) -> GraphSpec:
+        short = min(full.short_cutoff, r - 1e-9)
+        return replace(full, short_cutoff=short, cutoff=r - 1e-9 if shell.end == full.cutoff else full.cutoff)
 
     # where the switch has fallen to between 0.3 and 0.003: the edge still matters, and its effect is nearly linear in w
-    inside = [r for r in np.linspace(start, cutoff, 200)[1:-1] if 3e-3 < _switch(subject, r, start, cutoff)[0] < 0.3][::4]
+    inside = [r for r in np.linspace(shell.start, shell.end, 200)[1:-1] if 3e-3 < _switch(shell, r)[0] < 0.3][::4]
     measured = _effect(
         _jets(subject, path, inside, [full] * len(inside)), _jets(subject, path, inside, [without(r) for r in inside])
     )
-    nominal = np.cumsum([_switch(subject, r, start, cutoff) for r in inside], axis=1)
-    constants = (measured / nominal).max(axis=0)
-    sides = [cutoff + sign * delta for delta in _DELTAS for sign in (-1.0, 1.0)]
+    nominal = np.cumsum([_switch(shell, r) for r in inside], axis=1)
+    return (measured / nominal).max(axis=0)
+
+
+def _crossing(subject: Subject, law: str, shell: Shell, path: _Path) -> Check:
+    """The row for the probe crossing one cutoff."""
+    full = subject.model.graph_spec
+    constants = _constants(subject, path, shell)
+    sides = [shell.end + sign * delta for delta in _DELTAS for sign in (-1.0, 1.0)]
     jet = _jets(subject, path, sides, [full] * len(sides))
     sizes = np.array([np.abs(part).max() for part in jet])
     jumps = _effect(_Jet(*(part[0::2] for part in jet)), _Jet(*(part[1::2] for part in jet)))
-    left = np.cumsum([_switch(subject, cutoff - delta, start, cutoff) for delta in _DELTAS], axis=1)
+    left = np.cumsum([_switch(shell, shell.end - delta) for delta in _DELTAS], axis=1)
     # over 2 δ a smooth function moves by 2 δ times its derivative
-    rates = np.array([sizes[1], sizes[2], _third(subject, path, cutoff, full)])
-    allowed = _SLACK * constants * left + 4.0 * np.array(_DELTAS)[:, None] * rates + _ROUND_OFF * sizes
+    rates = np.array([sizes[1], sizes[2], _third(subject, path, shell.end)])
+    allowed = _SLACK * constants * (left + _SWITCH_ROUND_OFF) + 4.0 * np.array(_DELTAS)[:, None] * rates + _ROUND_OFF * sizes
     ratio = (jumps / allowed).max(axis=1)
     best = int(np.argmin(ratio))
-    w = _switch(subject, cutoff - _DELTAS[best], start, cutoff)
-    kind = model.config.backbone.switch
+    w = _switch(shell, shell.end - _DELTAS[best])
     said = (
-        f"Jumps at {cutoff:g} Å: E {jumps[best][0]:.1e} eV, F {jumps[best][1]:.1e} eV/Å, F' {jumps[best][2]:.1e} eV/Å², of "
-        f"{allowed[best][0]:.1e}, {allowed[best][1]:.1e}, {allowed[best][2]:.1e} that what the {kind} "
-        f"switch leaves there explains (w {w[0]:.1e}, |w'| {w[1]:.1e}, |w''| {w[2]:.1e})."
+        f"Jumps at the {shell.name}, {shell.end:g} Å: E {jumps[best][0]:.1e} eV, F {jumps[best][1]:.1e} eV/Å, F' "
+        f"{jumps[best][2]:.1e} eV/Å², of {allowed[best][0]:.1e}, {allowed[best][1]:.1e}, {allowed[best][2]:.1e} that what "
+        f"the {shell.kind} switch leaves there explains (w {w[0]:.1e}, |w'| {w[1]:.1e}, |w''| {w[2]:.1e})."
     )
     return Check(law, float(ratio[best]), 1.0, said)
 
 
-def _third(subject: Subject, path: _Path, cutoff: float, full: tuple[float, float]) -> float:
-    """Size of F'' just outside the cutoff, where the edge is gone: change of F' over 1e-6 Å."""
-    jet = _jets(subject, path, [cutoff + 1e-6, cutoff + 2e-6], [full] * 2)
-    return float(np.abs(jet.slope[1] - jet.slope[0]).max() / 1e-6)
+def _third(subject: Subject, path: _Path, cutoff: float) -> float:
+    """Size of F'' on either side of the cutoff: change of F' over 1e-6 Å."""
+    places = [cutoff + step for step in (-2e-6, -1e-6, 1e-6, 2e-6)]
+    slope = _jets(subject, path, places, [subject.model.graph_spec] * 4).slope
+    return float(np.abs(slope[1::2] - slope[0::2]).max() / 1e-6)
+
+
+def _worst_crossing(subject: Subject, law: str, shells: Sequence[Shell]) -> Check:
+    rows = [_crossing(subject, law, shell, path) for shell in shells for path in _paths(subject, shell.end - shell.start)]
+    return _explained(subject, max(rows, key=_severity))
+
+
+def _severity(row: Check) -> float:
+    return row.violation if np.isfinite(row.violation) else np.inf
+
+
+def _explained(subject: Subject, row: Check) -> Check:
+    """A row that does not hold names the options that are known to break it."""
+    if row.passed or not subject.rough:
+        return row
+    return replace(row, sentence=f"{row.sentence} Why: {'; '.join(subject.rough)}.")
 
 
 def cutoff_law(subject: Subject) -> Check:
     """E, F and F' are continuous where an edge appears."""
-    backbone = subject.model.config.backbone
-    return _crossing(subject, "smooth at the cutoff", backbone.switch_start, backbone.cutoff, angular=False)
+    shells = [shell for shell in subject.shells if shell.end == subject.model.cutoff]
+    return _worst_crossing(subject, "smooth at the cutoff", shells)
 
 
-def angle_cutoff_law(subject: Subject) -> Check:
-    """E, F and F' are continuous where an edge begins to form angles."""
-    backbone = subject.model.config.backbone
-    if not subject.model.angle_cutoff:
-        return Check("smooth at the angle cutoff", 0.0, 0.0, "The model has no angles.")
-    return _crossing(subject, "smooth at the angle cutoff", backbone.angle_switch_start, backbone.angle_cutoff, angular=True)
+def inner_cutoffs_law(subject: Subject) -> Check:
+    """E, F and F' are continuous where an edge begins to count for another part of the model: angles, layers."""
+    shells = [shell for shell in subject.shells if shell.end != subject.model.cutoff]
+    if not shells:
+        return Check("smooth at inner cutoffs", 0.0, 0.0, "The model has no cutoff but the longest.")
+    return _worst_crossing(subject, "smooth at inner cutoffs", shells)
 
 
 def continuity(subject: Subject) -> Check:
@@ -178,11 +225,16 @@ def continuity(subject: Subject) -> Check:
     The interval where it does so worst is divided again and again: what is left of a smooth function vanishes with the
     interval, a jump stays. A switch leaves at most its share w of what the probe does to the energy on the whole path.
     """
-    path, model = _path(subject, 2.0), subject.model
+    return _explained(subject, max((_scanned(subject, path) for path in _paths(subject, 2.0)), key=_severity))
+
+
+def _scanned(subject: Subject, path: _Path) -> Check:
+    """The row of continuity for one path."""
+    model = subject.model
     low, high, size = 2.0, 1.05 * model.cutoff, 0.0
     for points in (97, 17, 17, 17, 17, 17):
         r = np.linspace(low, high, points)
-        jet = _jet(subject, path, model.graph([path.at(x) for x in r]), points)
+        jet = _jet(subject, path, model.graph([dressed(model, path.at(x)) for x in r]), points)
         slope, bend = (-(part[:, 0] @ path.direction) for part in (jet.forces, jet.slope))
         h = np.diff(r)
         hermite = 0.5 * h * (slope[1:] + slope[:-1]) - h**2 / 12.0 * np.diff(bend)
@@ -206,8 +258,4 @@ def continuity(subject: Subject) -> Check:
 
 def _left(subject: Subject) -> list[np.ndarray]:
     """w, |w'|, |w''| that the switches leave at their cutoffs."""
-    backbone = subject.model.config.backbone
-    pairs = [(backbone.switch_start, backbone.cutoff)]
-    if subject.model.angle_cutoff:
-        pairs.append((backbone.angle_switch_start, backbone.angle_cutoff))
-    return [_switch(subject, cutoff - min(_DELTAS), start, cutoff) for start, cutoff in pairs]
+    return [_switch(shell, shell.end - min(_DELTAS)) for shell in subject.shells]

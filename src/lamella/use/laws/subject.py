@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from lamella.geometry.switch import Shell
 from lamella.models.potential import Potential
-from lamella.types import Frame, Prediction
+from lamella.nn.activation import KINKED
+from lamella.types import Frame, FrameInput, Prediction
 from lamella.use.laws.structures import cluster, crystal
 
-__all__ = ["EXACT", "FINITE_STEP", "Subject", "difference", "predict", "relative", "subject_of", "worst"]
+__all__ = ["EXACT", "FINITE_STEP", "Subject", "difference", "dressed", "predict", "relative", "subject_of", "worst"]
 
 EXACT = 1e-11
 """Bound of laws that are exact but for round-off in float64.
@@ -48,6 +51,7 @@ class Subject:
         crystal: periodic, skewed, narrower than most cutoffs.
         cluster: a molecule without a cell.
         breaks: distances at which the energy is only C², Å.
+        rough: sentences on the options of the model that break smoothness, and where.
     """
 
     model: Potential
@@ -57,6 +61,12 @@ class Subject:
     crystal: Frame
     cluster: Frame
     breaks: tuple[float, ...]
+    rough: tuple[str, ...]
+
+    @property
+    def shells(self) -> tuple[Shell, ...]:
+        """Every cutoff of the model."""
+        return self.model.config.backbone.shells
 
     @property
     def frames(self) -> tuple[Frame, Frame]:
@@ -73,10 +83,7 @@ def subject_of(model: Potential, task: str, seed: int) -> Subject:
     learned = copy.deepcopy(model).cast(torch.float64).requires_grad_(False).eval()
     learned.baseline = torch.zeros_like(learned.baseline)
     rng = np.random.default_rng(seed)
-    backbone = model.config.backbone
-    breaks = [backbone.cutoff, backbone.switch_start]
-    if model.angle_cutoff:
-        breaks += [backbone.angle_cutoff, backbone.angle_switch_start]
+    breaks = [distance for shell in model.config.backbone.shells for distance in (shell.end, shell.start)]
     kinds = rng.permutation(model.numbers)[:4]
     return Subject(
         model=learned,
@@ -86,12 +93,38 @@ def subject_of(model: Potential, task: str, seed: int) -> Subject:
         crystal=crystal(rng, np.resize(kinds, 6).tolist(), breaks),
         cluster=cluster(rng, np.resize(kinds, 6).tolist(), breaks),
         breaks=tuple(breaks),
+        rough=model.config.backbone.rough + _kinks(model.config.model_dump()),
     )
+
+
+def _kinks(config: Mapping[str, Any], path: str = "") -> tuple[str, ...]:
+    """A sentence for every activation that is no smooth function, wherever in the configuration."""
+    found: list[str] = []
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found += _kinks(value, f"{path}{key}.")
+        elif key == "activation" and value in KINKED:
+            found.append(f"{path}{key}: {value} has a kink, so forces jump wherever a neuron crosses it")
+    return tuple(found)
+
+
+def dressed(model: Potential, frame: Frame, variant: int = 0) -> Frame:
+    """The frame with what the model reads beside the geometry, where it does not say so; another variant, other values."""
+    given = {wanted.name: _value(model, wanted, variant) for wanted in model.graph_spec.inputs}
+    return replace(frame, labels={**given, **frame.labels}) if given else frame
+
+
+def _value(model: Potential, wanted: FrameInput, variant: int) -> np.ndarray:
+    """Something that the input may be: parameters about those the heads are scaled for, small charges and spins."""
+    if wanted.name != "frame_params":
+        return np.array(1.0 + variant)
+    mean, inv_std = (model.get_buffer(f"heads.0.{name}").double() for name in ("frame_mean", "frame_inv_std"))
+    return (mean + (0.3 + 0.1 * variant) / inv_std).cpu().numpy()
 
 
 def predict(model: Potential, frames: Sequence[Frame], task: str) -> list[Prediction]:
     """Predictions as numpy arrays, one a frame; all frames in one batch."""
-    result = model(model.graph(frames), task)
+    result = model(model.graph([dressed(model, frame) for frame in frames]), task)
     energy, atom_energy, forces, virial = (value.detach().double().cpu().numpy() for value in result)
     ends = np.cumsum([len(frame) for frame in frames])[:-1]
     parts = zip(energy, np.split(atom_energy, ends), np.split(forces, ends), virial, strict=True)

@@ -11,7 +11,7 @@ from lamella.geometry.neighbors import neighbor_edges
 from lamella.types import Frame, Prediction
 from lamella.use.laws.rows import Check
 from lamella.use.laws.structures import crystal, moved, rotation, supercell
-from lamella.use.laws.subject import EXACT, Subject, difference, predict, worst
+from lamella.use.laws.subject import EXACT, Subject, difference, dressed, predict, worst
 
 __all__ = [
     "edge_order",
@@ -81,7 +81,8 @@ def edge_order(subject: Subject) -> Check:
         species = species_index(frame.numbers, model.numbers)
         src, dst, vec = neighbor_edges(frame.positions, frame.cell, frame.pbc, model.cutoff)
         order = np.lexsort((rng.random(len(src)), src))
-        graph = graph_from_edges(species, src, dst[order], vec[order], model.angle_cutoff).to(model.device)
+        inputs = model.graph([dressed(model, frame)]).inputs
+        graph = graph_from_edges(species, (src, dst[order], vec[order]), model.graph_spec, inputs).to(model.device)
         found = Prediction(*(value.detach().double().cpu().numpy() for value in model(graph, subject.task)))
         violations.append(difference(found._replace(energy=found.energy[0], virial=found.virial[0]), known))
     said = "Edges, and with them angles, listed in another order within each centre: nothing changes."

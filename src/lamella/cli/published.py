@@ -1,0 +1,86 @@
+"""``lamella models list`` and ``lamella models fetch``: published checkpoints."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["fetch", "listing"]
+
+
+def listing(as_json: Annotated[bool, typer.Option("--json", help="Only JSON on standard output.")] = False) -> None:
+    """List the published checkpoints that lamella knows by name, and which of them are on this machine."""
+    from lamella.formats.published import PUBLISHED, fetched, models_folder
+
+    models = [(model, fetched(model)) for model in PUBLISHED.values()]
+    if as_json:
+        content = {
+            "folder": str(models_folder()),
+            "models": [{**model._asdict(), "path": None if path is None else str(path)} for model, path in models],
+        }
+        print(json.dumps(content, indent=2, ensure_ascii=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("name", "on this machine", "what it is", "page, with its licence"):
+        table.add_column(heading, overflow="fold")
+    for model, path in models:
+        there = "-" if path is None else f"{path.stat().st_size / 1e6:.1f} MB"
+        table.add_row(model.name, there, model.about or "-", model.page)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)  # nobody folds a file's lines
+    console.print(table, highlight=False)
+    print(f"folder: {models_folder()}")
+    print("lamella models fetch NAME brings one here; then NAME is a MODEL wherever one is asked for.")
+
+
+def fetch(
+    name: Annotated[str, typer.Argument(help="A name that `lamella models list` prints.")],
+    source: Annotated[str | None, typer.Option("--from", help="Address of the file, instead of the known ones.")] = None,
+    folder: Annotated[Path | None, typer.Option("--to", help="Folder to put it in; lamella's own where not given.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file of its name that is another.")] = False,
+) -> None:
+    """Fetch a published checkpoint, check it, and keep it; an interrupted fetch goes on where it ended."""
+    from lamella.formats import fetch as fetching
+    from lamella.formats.published import published
+
+    model = published(name)
+    with ExitStack() as stack:
+        result = fetching.fetch(model, folder, source, overwrite, _Megabytes(model.name, stack), _note)
+    how = "is there already" if result.was_there else "fetched"
+    print(f"{model.name} {how}: {result.path} ({result.size / 1e6:.1f} MB, sha256 {model.sha256[:12]}… as published)")
+    print(f"licence and origin: {model.page}")
+    print(f"lamella show {model.name if folder is None else result.path} says what it is.")
+
+
+def _note(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
+
+
+class _Megabytes:
+    """A bar of megabytes that begins when the first host answers."""
+
+    def __init__(self, name: str, stack: ExitStack) -> None:
+        self.name, self.stack = name, stack
+        self.total: int | None = -1
+        self.done = 0
+
+    def __call__(self, done: int, total: int | None) -> None:
+        from lamella.cli.terminal import progress
+
+        if total != self.total or done // 10**6 < self.done:  # another host, or from the beginning again
+            self.stack.close()
+            self.total, self.done = total, 0
+            self.advance = self.stack.enter_context(progress(f"{self.name}, MB", (total or 0) // 10**6))
+        now = done // 10**6
+        if now > self.done:
+            self.advance(now - self.done, "" if self.total else f"{now} MB")
+            self.done = now

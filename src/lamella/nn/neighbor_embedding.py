@@ -1,0 +1,158 @@
+"""Embedding of neighbours with their elements, and what a centre makes of it: DPA-1 without attention, DPA-2's repinit.
+
+    concat   G_ij = N([s_ij | T_j | T_i])
+    strip    G_ij = N(s_ij) ⊙ (1 + w_ij N_T([T_j | T_i]))         without w_ij where it is not smooth
+
+    X_i = (1/sel) Σ_j [s_ij | h_ij] ⊗ G_ij            D_i = flatten(X_iᵀ X_i[:, :axis])
+
+T is the type embedding; one-sided networks do not read T_i. The sum counts ``sel`` places for every centre. A place
+without a neighbour has h = 0 and s = -mean/std, nonzero only where the environment's mean is; its term is then known
+without looking at any neighbour, and enters once per centre, times the number of such places.
+
+DPA-2 paper Eqs. 16-20; DPA-1 paper, section "Methods".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from lamella.geometry.segment import gather, slots_of, spread
+from lamella.nn.activation import activation
+from lamella.nn.dense import Dense, EmbeddingNet
+from lamella.nn.environment import EnvironmentRows
+from lamella.types import Graph, Incidence
+
+__all__ = ["EmbeddingInput", "EmbeddingSpec", "NeighborEmbedding", "invariants", "moments"]
+
+EmbeddingInput = Literal["concat", "strip"]
+
+
+@dataclass(frozen=True)
+class EmbeddingSpec:
+    """Which embedding.
+
+    Attributes:
+        neurons: widths of the layers; the last is that of G.
+        activation: of every layer.
+        input: whether elements enter beside the distance ("concat") or by a network of their own ("strip").
+        one_sided: the element of the centre does not enter.
+        smooth: "strip" switches the elements' part off towards the cutoff.
+        timestep: learned step of each shortcut.
+    """
+
+    neurons: Sequence[int]
+    activation: str = "tanh"
+    input: EmbeddingInput = "concat"
+    one_sided: bool = False
+    smooth: bool = True
+    timestep: bool = False
+
+    @property
+    def counts_empty(self) -> bool:
+        """Whether a place without a neighbour has a value of its own, independent of any neighbour's element."""
+        return self.input == "strip" and self.smooth
+
+
+class NeighborEmbedding(nn.Module):
+    """Rows of the environment matrix, and elements, -> G (E, M).
+
+    Args:
+        spec: which embedding.
+        type_width: width of the type embedding.
+    """
+
+    def __init__(self, spec: EmbeddingSpec, type_width: int) -> None:
+        super().__init__()
+        self.spec = spec
+        types = type_width if spec.one_sided else 2 * type_width
+        stripped = spec.input == "strip"
+        n_in = 1 if stripped else 1 + types
+        self.net = EmbeddingNet(n_in, spec.neurons, spec.activation, spec.timestep)
+        self.type_net = EmbeddingNet(types, spec.neurons, spec.activation, spec.timestep) if stripped else None
+        self._act = activation(spec.activation)
+        self._splits = spec.neurons[0] not in (n_in, 2 * n_in)  # no shortcut around the first layer
+
+    def forward(self, rows: EnvironmentRows, graph: Graph, table_SC: Tensor) -> Tensor:
+        """G (E, M) in the dtype of the weights.
+
+        Args:
+            rows: environment rows of the graph's edges.
+            graph: species and edges.
+            table_SC: type embedding of all elements.
+        """
+        pairs_PC = self._pairs(table_SC)
+        by_pair = self._by_pair(graph, table_SC.shape[0])
+        s_E1 = rows.s_E[:, None].to(table_SC.dtype)
+        if self.type_net is None:
+            return self._concatenated(s_E1, pairs_PC, by_pair)
+        factor_EM = gather(self.type_net(pairs_PC), by_pair)
+        if self.spec.smooth:
+            factor_EM = factor_EM * rows.w_E[:, None].to(table_SC.dtype)
+        g_EM = self.net(s_E1)
+        return torch.addcmul(g_EM, g_EM, factor_EM)
+
+    def empty(self, s_S: Tensor) -> Tensor:
+        """G of an empty place by its s, (S, M); only where ``spec.counts_empty``."""
+        return self.net(s_S[:, None])
+
+    def _concatenated(self, s_E1: Tensor, pairs_PC: Tensor, by_pair: Incidence) -> Tensor:
+        """N([s | T_j | T_i]), its first product taken per edge for s and per pair of elements for the rest."""
+        if not self._splits:
+            return self.net(torch.cat([s_E1, gather(pairs_PC, by_pair)], dim=1))
+        first, *others = cast(list[Dense], list(self.net.layers))
+        weight_1C, weight_TC = first.weight.split([1, pairs_PC.shape[1]])
+        pairs_PM = pairs_PC @ weight_TC if first.bias is None else torch.addmm(first.bias, pairs_PC, weight_TC)
+        x_EM = self._act(torch.addcmul(gather(pairs_PM, by_pair), s_E1, weight_1C))
+        for layer in others:
+            x_EM = layer(x_EM)
+        return x_EM
+
+    def _pairs(self, table_SC: Tensor) -> Tensor:
+        """[T_j | T_i] of every pair, centre-major, or T_j alone: what edges look their elements up in."""
+        if self.spec.one_sided:
+            return table_SC
+        n_species, width = table_SC.shape
+        neighbour = table_SC[None].expand(n_species, n_species, width)
+        centre = table_SC[:, None].expand(n_species, n_species, width)
+        return torch.cat([neighbour, centre], dim=2).flatten(0, 1)
+
+    def _by_pair(self, graph: Graph, n_species: int) -> Incidence:
+        """Edges by their row of ``_pairs``."""
+        index_E = graph.species.index_select(0, graph.dst.index)
+        if not self.spec.one_sided:
+            index_E = graph.species.index_select(0, graph.src.index) * n_species + index_E
+        n_pairs = n_species if self.spec.one_sided else n_species * n_species
+        ptr = torch.zeros(n_pairs + 1, dtype=torch.int64, device=index_E.device)
+        ptr[1:] = torch.bincount(index_E, minlength=n_pairs).cumsum(0)
+        return Incidence(index_E, torch.argsort(index_E, stable=True), ptr)
+
+
+def moments(g_EM: Tensor, rows: EnvironmentRows, graph: Graph, sel: int, empty: tuple[Tensor, Tensor] | None) -> Tensor:
+    """X_i = (1/sel) Σ_j [s_ij | h_ij] ⊗ G_ij, (N, 4, M).
+
+    Args:
+        g_EM: embedding of every edge.
+        rows: environment rows of the same edges.
+        graph: centres.
+        sel: places of a centre; a centre with more neighbours has a negative number of empty ones.
+        empty: (s of an empty place (S,), its G (S, M)) by the centre's species; None where s is 0 there.
+    """
+    env_E4 = torch.cat([rows.s_E[:, None], rows.h_E3], dim=1).to(g_EM.dtype)
+    slots = slots_of(graph.src)
+    x_N4M = spread(env_E4, slots).transpose(1, 2) @ spread(g_EM, slots)
+    if empty is not None:
+        s_S, g_SM = empty
+        places_N = (sel - graph.src.ptr.diff()).to(g_EM.dtype)
+        term_NM = places_N[:, None] * (s_S[:, None] * g_SM).index_select(0, graph.species)
+        x_N4M = x_N4M + torch.nn.functional.pad(term_NM[:, None], (0, 0, 0, 3))
+    return x_N4M / sel
+
+
+def invariants(x_N4M: Tensor, axis: int) -> Tensor:
+    """D = flatten(Xᵀ X[:, :axis]), (N, M · axis), M-major: invariant to rotations and reflections."""
+    return (x_N4M.transpose(1, 2) @ x_N4M[:, :, :axis]).flatten(1)
