@@ -56,7 +56,11 @@ def main() -> int:
     """Compare, print, and say whether all agree."""
     torch.set_num_threads(1)
     folder, names = Path(sys.argv[1]), sys.argv[2:]
-    paths = sorted(p for p in folder.iterdir() if p.suffix in (".pt", ".pth") and (not names or p.stem in names))
+    paths = sorted(
+        p
+        for p in folder.iterdir()
+        if p.suffix in (".pt", ".pth") and p.with_suffix(".npz").exists() and (not names or p.stem in names)
+    )
     results = {path.name: worst_of(path) for path in paths}
     by_kind = defaultdict(list)
     for name, (error, _) in results.items():

@@ -79,9 +79,7 @@ def randomise(model: torch.nn.Module, rng: np.random.Generator, mean: bool = Fal
                 buffer.copy_((0.5 + rand(*buffer.shape)).to(buffer.dtype))
 
 
-def numbers(
-    path: Path, type_map: list[str], structures: dict[str, Structure], head: str | None = None
-) -> dict[str, np.ndarray]:
+def numbers(path: Path, structures: dict[str, Structure], head: str | None = None) -> dict[str, np.ndarray]:
     """``[HEAD/]FRAME/QUANTITY`` -> what deepmd-kit computes from the file.
 
     Uncompiled: deepmd-kit 3.2.0 cannot script a DPA-3 of update_style res_avg or res_incr.
@@ -89,6 +87,7 @@ def numbers(
     from deepmd.infer.deep_pot import DeepPot
 
     potential = DeepPot(str(path), head=head, no_jit=True) if head else DeepPot(str(path), no_jit=True)
+    type_map = potential.get_type_map()
     arrays = {}
     for frame, (positions, cell, symbols, inputs) in structures.items():
         start = f"{head}/{frame}" if head else frame
@@ -119,8 +118,8 @@ def write(
     torch.save({"model": wrapper.state_dict()}, path)
     tasks = params.get("model_dict", {None: params})
     arrays = {}
-    for task, section in tasks.items():
-        arrays |= numbers(path, section["type_map"], structures, task)
+    for task in tasks:
+        arrays |= numbers(path, structures, task)
     np.savez_compressed(path.with_suffix(".npz"), **arrays)
     return arrays
 

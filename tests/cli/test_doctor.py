@@ -10,6 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from lamella import cli
+from lamella.models.backbone import BACKBONES
 from lamella.use import doctor
 from lamella.use.doctor import Finding, examine
 
@@ -50,7 +51,7 @@ def test_self_test_notices_wrong_forces(monkeypatch):
 
 
 def test_self_test_reports_a_failure(monkeypatch):
-    def fail():
+    def fail(backbone):
         raise RuntimeError("no kernel image")
 
     monkeypatch.setattr(doctor, "_force_error", fail)
@@ -59,8 +60,10 @@ def test_self_test_reports_a_failure(monkeypatch):
     assert "no kernel image" in finding.value
 
 
-def test_self_test_is_finite():
-    assert np.isfinite(doctor._force_error())
+def test_self_test_is_finite_for_every_architecture():
+    backbones = doctor._small_backbones()
+    assert {backbone.kind for backbone in backbones} == set(BACKBONES)
+    assert all(np.isfinite(doctor._force_error(backbone)) for backbone in backbones)
 
 
 def test_missing_folder_is_no_crash():

@@ -111,3 +111,37 @@ def test_data_without_any_neighbour_suggest_wrong_units():
     with pytest.raises(DataError, match=r"no atom of any of the 3 frames has a neighbour within .* 5 Å; check the units"):
         check_has_edges(costs, 5.0)
     check_has_edges(np.array([[0, 0], [2, 0]]), 5.0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(0, 5))
+def test_batches_bounded_by_atoms_hold_no_more(sizes, seed):
+    sampler = Sampler(len(sizes), BatchSpec(atoms=50), seed, atoms=np.array(sizes))
+    packed = sampler.batches(1)
+    assert sorted(np.concatenate(packed).tolist()) == list(range(len(sizes)))
+    assert all(np.array(sizes)[batch].sum() <= 50 for batch in packed)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(0, 5))
+def test_full_batches_take_no_further_frame(sizes, seed):
+    """deepmd-kit's ``auto:N``: as few frames as have N atoms or more."""
+    sampler = Sampler(len(sizes), BatchSpec(full_atoms=50), seed, atoms=np.array(sizes))
+    packed = sampler.batches(1)
+    assert sorted(np.concatenate(packed).tolist()) == list(range(len(sizes)))
+    assert all(np.array(sizes)[batch[:-1]].sum() < 50 for batch in packed)
+    assert sum(np.array(sizes)[batch].sum() < 50 for batch in packed) <= 1
+
+
+@pytest.mark.parametrize(("spec", "frames"), [(BatchSpec(full_atoms=32), 4), (BatchSpec(atoms=32), 3)])
+def test_frames_of_one_size_make_the_batches_of_deepmd_kit(spec, frames):
+    """``auto:32`` takes ⌈32/9⌉ = 4 frames of 9 atoms, ``max:32`` ⌊32/9⌋ = 3."""
+    packed = Sampler(24, spec, 0, atoms=np.full(24, 9)).batches(0)
+    assert [len(batch) for batch in packed] == [frames] * (24 // frames)
+
+
+def test_frame_with_more_atoms_than_a_batch_may_hold_is_refused():
+    with pytest.raises(DataError, match=r"f#1 alone has 9 atoms.*\(8\)"):
+        Sampler(2, BatchSpec(atoms=8), 0, lambda index: f"f#{index}", np.array([3, 9]))
+    with pytest.raises(RecipeError, match="number of atoms"):
+        Sampler(2, BatchSpec(atoms=8), 0)

@@ -128,17 +128,19 @@ def test_model_of_format_1_still_loads_and_predicts_the_same():
 
 
 def test_older_format_climbs_every_step_of_the_upgrade_chain(saved, monkeypatch):
-    def to_2(description, tensors):
-        tensors["task_code"] = tensors.pop("old_code")
-        return {**description, "format": 2}, tensors
+    now = bundle.FORMAT
 
-    def to_3(description, tensors):
-        return {**description, "format": 3, "metadata": {"upgraded": True}}, tensors
+    def first(description, tensors):
+        tensors["task_code"] = tensors.pop("old_code")
+        return {**description, "format": now + 1}, tensors
+
+    def second(description, tensors):
+        return {**description, "format": now + 2, "metadata": {"upgraded": True}}, tensors
 
     rewrite_weights(saved, lambda tensors: tensors.update(old_code=tensors.pop("task_code")))
     rewrite_description(saved, metadata=None)
-    monkeypatch.setattr(bundle, "FORMAT", 3)
-    monkeypatch.setattr(bundle, "UPGRADES", {1: to_2, 2: to_3})
+    monkeypatch.setattr(bundle, "FORMAT", now + 2)
+    monkeypatch.setattr(bundle, "UPGRADES", {now: first, now + 1: second})
     assert load_model(saved).metadata == {"upgraded": True}
 
 
@@ -148,7 +150,7 @@ def test_there_is_an_upgrade_from_every_older_format():
 
 def test_newer_format_is_refused_with_the_remedy(saved):
     rewrite_description(saved, format=bundle.FORMAT + 1, something_new=1)
-    with pytest.raises(CheckpointError, match=r"newer lamella \(format 2.*pip install --upgrade lamella"):
+    with pytest.raises(CheckpointError, match=rf"newer lamella \(format {bundle.FORMAT + 1}.*pip install --upgrade lamella"):
         load_model(saved)
 
 
@@ -194,8 +196,14 @@ def test_wild_configuration_is_refused_before_anything_is_allocated(saved, claim
     [
         (lambda t: t.pop("heads.0.nets.0.out.bias"), "misses heads.0.nets.0.out.bias"),
         (lambda t: t.update(extra=torch.zeros(2)), "has unknown extra"),
-        (lambda t: t.update({"heads.0.nets.0.out.bias": torch.zeros(2)}), r"heads.0.nets.0.out.bias has shape \(2,\), .* \(1,\)"),
-        (lambda t: t.update({"heads.0.nets.0.out.bias": torch.zeros(1).double()}), "heads.0.nets.0.out.bias is torch.float64"),
+        (
+            lambda t: t.update({"heads.0.nets.0.out.bias": torch.zeros(2)}),
+            r"heads.0.nets.0.out.bias has shape \(2,\), .* \(1,\)",
+        ),
+        (
+            lambda t: t.update({"heads.0.nets.0.out.bias": torch.zeros(1).double()}),
+            "heads.0.nets.0.out.bias is torch.float64",
+        ),
         (lambda t: t.update(baseline=t["baseline"].float()), "baseline is torch.float32, not torch.float64"),
         (lambda t: t["heads.1.nets.0.out.weight"].fill_(float("nan")), "heads.1.nets.0.out.weight contains NaN"),
         (lambda t: t["baseline"].fill_(float("inf")), "baseline contains NaN or infinity"),
@@ -216,7 +224,7 @@ def test_tensor_that_does_not_fit_is_named(saved, change, message):
         ({"elements": ["H"]}, "shape"),
         ({"elements": None}, "elements: Field required"),
         ({"surprise": 1}, "surprise: Extra inputs"),
-        ({"config": {"backbone": {"kind": "dpa9"}}}, "config.backbone.kind"),
+        ({"config": {"backbone": {"kind": "dpa9"}}}, "config.backbone: Input tag 'dpa9'"),
         ({"format": "one"}, "'format' must be 1 or more"),
         ({"format": 0}, "'format' must be 1 or more"),
         ({"units": {"length": "bohr"}}, "bohr"),

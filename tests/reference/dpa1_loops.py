@@ -106,8 +106,9 @@ class Centre:
             types = table[kind] if c.one_sided else np.concatenate([table[kind], table[species]])
             self.embedded.append(self.embedding(self.rows[-1][0], types, s))
         self.empty_row = np.array([(0.0 - mean) / radial, 0.0, 0.0, 0.0])
-        # what an empty slot knows of types is switched off, or its row is zero: any types do
-        self.empty = self.embedding(self.empty_row[0], np.zeros(len(table[0]) * (1 if c.one_sided else 2)), 0.0)
+        # deepmd-kit's choice, type 0, is the only one there is, or is switched off, or multiplies a row of zeros
+        types = table[0] if c.one_sided else np.concatenate([table[0], table[species]])
+        self.empty = self.embedding(self.empty_row[0], types, 0.0)
         self.unfilled = c.sel - len(kinds)
 
     def embedding(self, s, types, w):

@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 
+from reference.dpa1_loops import embed, norm, type_vectors
 from reference.dpa3_loops import activate, dense, find_neighbours, fit, switch
 
 EMPTY = math.exp(-20.0)  # what an empty slot adds to the denominator of a smooth softmax (Eqs. 35, 36)
@@ -30,36 +31,34 @@ def energy(potential, numbers, positions, cell, pbc, task=0):
 
 def backbone(w, c, elements, species, neighbours):
     """Node features after the last layer (Eqs. 7-10)."""
-    table = type_table(w, len(elements))
+    table = type_vectors(w, c, elements)
     excluded = {(elements.index(a), elements.index(b)) for a, b in c.excluded_pairs}
     excluded |= {(b, a) for a, b in excluded}
     atoms = range(len(species))
-    rows = [[Row(w, "backbone.repinit.", c.repinit, c, species, excluded, i, *edge) for edge in neighbours[i]] for i in atoms]
+    rows = [
+        [Row(w, "backbone.repinit.", c.repinit, c, species, excluded, i, *edge) for edge in neighbours[i]] for i in atoms
+    ]
     node = [repinit(w, c, table, species, i, rows[i]) for i in atoms]
     if c.three_body is not None:
         name = "backbone.three_body."
-        rows = [[Row(w, name, c.three_body, c, species, excluded, i, *e) for e in near(neighbours[i], c.three_body)] for i in atoms]
+        rows = [
+            [Row(w, name, c.three_body, c, species, excluded, i, *e) for e in near(neighbours[i], c.three_body)]
+            for i in atoms
+        ]
         node = [np.concatenate([node[i], three_body(w, c, table, species, rows[i])]) for i in atoms]
     if "backbone.project.weight" in w:
         node = [dense(w, "backbone.project", x) for x in node]
     if c.add_embedding:
         node = [x + dense(w, "backbone.project_embedding", table[s]) for x, s in zip(node, species, strict=True)]
     name = "backbone.repformer."
-    rows = [[Row(w, name, c.repformer, c, species, excluded, i, *e) for e in near(neighbours[i], c.repformer)] for i in atoms]
+    rows = [
+        [Row(w, name, c.repformer, c, species, excluded, i, *e) for e in near(neighbours[i], c.repformer)] for i in atoms
+    ]
     rows = [[row for row in mine if row.keep] for mine in rows]  # here an excluded pair is an empty slot
     node = repformer(w, c, node, rows)
     if c.concat_embedding:
         node = [np.concatenate([x, table[s]]) for x, s in zip(node, species, strict=True)]
     return node
-
-
-def type_table(w, n_species):
-    """f⁰ of every element (Eq. 8), with the identity that appears where widths agree."""
-    table = w["backbone.embedding.weight"] + w.get("backbone.embedding.bias", 0.0)
-    width = table.shape[1]
-    if width in (n_species, 2 * n_species):
-        table = table + np.hstack([np.eye(n_species)] * (width // n_species))
-    return table
 
 
 def near(mine, part):
@@ -78,19 +77,6 @@ class Row:
         self.w = switch("polynomial", self.r, part.switch_start, part.cutoff) * self.keep
         self.s = (self.w / guarded - mean) / radial * self.keep
         self.h = self.w * vector / guarded**2 / angular
-        self.empty = -mean / radial
-
-
-def net(w, name, x, act):
-    """Embedding network: every layer with a shortcut (and a learned step where it has one)."""
-    depth = 0
-    while f"{name}.layers.{depth}.weight" in w:
-        layer = f"{name}.layers.{depth}"
-        y = activate(act, dense(w, layer, x))
-        if len(y) in (len(x), 2 * len(x)):
-            y = y * w.get(f"{layer}.timestep", 1.0) + np.tile(x, len(y) // len(x))
-        x, depth = y, depth + 1
-    return x
 
 
 def repinit(w, c, table, species, i, rows):
@@ -100,11 +86,10 @@ def repinit(w, c, table, species, i, rows):
     for row in rows:
         environment = np.array([row.s, *row.h])
         x += np.outer(environment, embedded(w, c, part, row.s, table[species[row.j]], table[species[i]], row.w))
-    if not part.zero_mean:  # stripped and smooth: an empty slot's element has no say
+    if not part.zero_mean:  # stripped and smooth, w = 0: an empty slot's element has no say; otherwise there is one alone
         mean = w["backbone.repinit.environment.mean"][species[i]]
         empty = -mean / w["backbone.repinit.environment.std"][species[i]][0]
-        bare = net(w, "backbone.repinit.neighbors.net", np.array([empty]), part.activation)
-        x[0] += (part.sel - len(rows)) * empty * bare
+        x[0] += (part.sel - len(rows)) * empty * embedded(w, c, part, empty, table[0], table[species[i]], 0.0)
     x /= part.sel
     return np.array([x[:, m] @ x[:, a] for m in range(width) for a in range(part.axis)])
 
@@ -113,9 +98,9 @@ def embedded(w, c, part, s, neighbour, centre, switched):
     """g^rt of one neighbour (Eq. 16): types beside s, or a factor 1 + G_t beside G_s."""
     types = neighbour if part.one_sided else np.concatenate([neighbour, centre])
     if part.embedding_input == "concat":
-        return net(w, "backbone.repinit.neighbors.net", np.concatenate([[s], types]), part.activation)
-    factor = net(w, "backbone.repinit.neighbors.type_net", types, part.activation) * (switched if c.smooth else 1.0)
-    return net(w, "backbone.repinit.neighbors.net", np.array([s]), part.activation) * (1.0 + factor)
+        return embed(w, "backbone.repinit.neighbors.net", np.concatenate([[s], types]), part.activation)
+    factor = embed(w, "backbone.repinit.neighbors.type_net", types, part.activation) * (switched if c.smooth else 1.0)
+    return embed(w, "backbone.repinit.neighbors.net", np.array([s]), part.activation) * (1.0 + factor)
 
 
 def three_body(w, c, table, species, rows):
@@ -127,10 +112,12 @@ def three_body(w, c, table, species, rows):
             cosine = row_j.h @ row_k.h
             types = np.concatenate([table[species[row_j.j]], table[species[row_k.j]]])
             if c.repinit.embedding_input == "concat":
-                g = net(w, "backbone.three_body.pairs.net", np.concatenate([[cosine], types]), act)
+                g = embed(w, "backbone.three_body.pairs.net", np.concatenate([[cosine], types]), act)
             else:
-                factor = net(w, "backbone.three_body.pairs.type_net", types, act) * (row_j.w * row_k.w if c.smooth else 1.0)
-                g = net(w, "backbone.three_body.pairs.net", np.array([cosine]), act) * (1.0 + factor)
+                factor = embed(w, "backbone.three_body.pairs.type_net", types, act) * (
+                    row_j.w * row_k.w if c.smooth else 1.0
+                )
+                g = embed(w, "backbone.three_body.pairs.net", np.array([cosine]), act) * (1.0 + factor)
             out += cosine * g
     return out / part.sel**2
 
@@ -280,13 +267,10 @@ class Layer:
                 value = self.dense("pairs.value.value", other).reshape(c.pair_dim, c.attention_heads)
                 for head in range(c.attention_heads):
                     out[:, head] += maps[head][j][k] * value[:, head]
-            updates.append(self.normalised(self.dense("pairs.value.heads", out.reshape(-1))))
+            updates.append(
+                norm(self.w, self.name + "pairs.norm", self.dense("pairs.value.heads", out.reshape(-1)), c.norm_eps)
+            )
         return self.combine(pair, updates, "pairs.steps")
-
-    def normalised(self, x):
-        """LayerNorm, absent in the paper."""
-        scaled = (x - x.mean()) / math.sqrt(x.var() + self.c.norm_eps)
-        return scaled * self.w[self.name + "pairs.norm.weight"] + self.w[self.name + "pairs.norm.bias"]
 
     def new_vector(self, i, j, maps):
         """Eq. 33."""

@@ -134,6 +134,8 @@ class Layer:
         return activate(self.c.activation, dense(self.w, self.name + name, x))
 
     def update(self, last):
+        if self.c.sequential:
+            return self.update_in_sequence()
         atoms = range(len(self.node))
         node = [self.new_node(i) for i in atoms]
         if last:
@@ -143,6 +145,21 @@ class Layer:
         if self.c.update_angle:
             angle = [{pair: self.new_angle(i, *pair) for pair in self.angle[i]} for i in atoms]
         return node, edge, angle
+
+    def update_in_sequence(self):
+        """Edges by themselves, angles, edges by angles, nodes, each from what is newest."""
+        atoms = range(len(self.node))
+
+        def edges(update):
+            return [[update(i, j) for j in range(len(self.neighbours[i]))] for i in atoms]
+
+        self.edge = edges(lambda i, j: self.edge[i][j] + self.step("step_edge.0") * self.edge_self(i, j))
+        self.angle = [{pair: self.new_angle(i, *pair) for pair in self.angle[i]} for i in atoms]
+        self.edge = edges(lambda i, j: self.edge[i][j] + self.step("step_edge.1") * self.edge_from_angles(i, j))
+        return [self.new_node(i) for i in atoms], self.edge, self.angle
+
+    def step(self, name):
+        return self.w[f"{self.name}{name}"]
 
     def combine(self, old, updates, steps):
         """Eq. 12 with the three styles of update."""
@@ -185,19 +202,25 @@ class Layer:
 
     def new_edge(self, i, j):
         """Self term, and the sum over the angles that the edge receives from (Eqs. 5-7, 10)."""
-        c, edge = self.c, self.edge[i][j]
+        updates = [self.edge_self(i, j)]
+        if self.c.update_angle:
+            updates.append(self.edge_from_angles(i, j))
+        return self.combine(self.edge[i][j], updates, "step_edge")
+
+    def edge_self(self, i, j):
         neighbour = self.node[self.neighbours[i][j][0]]
-        updates = [self.net("edge_self", np.concatenate([self.node[i], neighbour, edge]))]
-        if c.update_angle:
-            received = np.zeros(len(edge)) if c.smooth_edge_update else edge
-            if j in self.short[i]:
-                received = np.zeros(len(edge))
-                for k in self.short[i]:
-                    weight = self.angle_sw[i][j] * self.angle_sw[i][k]
-                    received = received + self.net("edge_angle_1", self.angle_input(i, j, k)) * weight
-                received = received / math.sqrt(self.n_angle)
-            updates.append(self.net("edge_angle_2", received))
-        return self.combine(edge, updates, "step_edge")
+        return self.net("edge_self", np.concatenate([self.node[i], neighbour, self.edge[i][j]]))
+
+    def edge_from_angles(self, i, j):
+        c, edge = self.c, self.edge[i][j]
+        received = np.zeros(len(edge)) if c.smooth_edge_update else edge
+        if j in self.short[i]:
+            received = np.zeros(len(edge))
+            for k in self.short[i]:
+                weight = self.angle_sw[i][j] * self.angle_sw[i][k]
+                received = received + self.net("edge_angle_1", self.angle_input(i, j, k)) * weight
+            received = received / math.sqrt(self.n_angle)
+        return self.net("edge_angle_2", received)
 
     def new_angle(self, i, j, k):
         return self.combine(self.angle[i][j, k], [self.net("angle_self", self.angle_input(i, j, k))], "step_angle")

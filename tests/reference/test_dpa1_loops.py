@@ -90,6 +90,13 @@ def test_structures_have_both_fewer_and_more_neighbours_than_slots():
     assert min(most) < SIZE["sel"] < max(most)
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"smooth": False, "one_sided": False}, {"embedding_input": "strip", "smooth": False}]
+)
+def test_empty_slots_of_a_model_of_one_element_are_of_that_element(options):
+    compare(model({"zero_mean": False, **options}, ("Si",)), [14] * 5)
+
+
 def test_every_task_equals_loops():
     potential = model({"attention_layers": 1}, tasks=("pbe", "gfn2"))
     compare(potential, [8, 1, 1, 6, 8], task=1)

@@ -38,6 +38,7 @@ OPTIONS = {
     "two messages": {"messages": 2},
     "res_avg": {"update_style": "res_avg"},
     "res_incr": {"update_style": "res_incr"},
+    "sequential": {"sequential": True, "layers": 2},
     "not smooth": {"smooth_edge_update": False},
     "switched inverse": {"edge_init": "switched_inverse", "activation": "silut:3.0"},
     "low threshold": {"activation": "silut:0.4"},

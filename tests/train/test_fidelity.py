@@ -1,4 +1,4 @@
-"""Twenty steps from a deepmd-kit checkpoint end at deepmd-kit 3.2.0's weights.
+"""Twenty steps from a deepmd-kit checkpoint, with the recipe of its ``input.json``, end at deepmd-kit 3.2.0's weights.
 
 Reference: ``dp --pt train input.json --init-model init.pt`` (deepmd-kit 3.2.0, CPU, float64), made by
 ``shared/reference/make_reference.py`` on 2026-11-21.
@@ -7,7 +7,6 @@ Reference: ``dp --pt train input.json --init-model init.pt`` (deepmd-kit 3.2.0, 
 from __future__ import annotations
 
 import functools
-import json
 import os
 from pathlib import Path
 
@@ -19,15 +18,15 @@ from lamella.formats.deepmd import read
 from lamella.geometry.graph import build_graph
 from lamella.models.potential import Potential
 from lamella.train import loss as loss_module
-from lamella.train.loss import LossConfig
-from lamella.train.optim import AdamW, build_optimizer
-from lamella.train.schedule import ExponentialSchedule, decay, learning_rate
+from lamella.train.deepmd_input import read_input
+from lamella.train.optim import build_optimizer
+from lamella.train.schedule import decay, learning_rate
 from lamella.train.step import Outcome, StepSetting, train_step
 from lamella.types import Batch, Frame
 
 SHARED = Path(os.environ.get("LAMELLA_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 REFERENCE = SHARED / "reference" / "training"
-RUNS = ["dpa3_dynamic", "dp_se_e2_a"]
+RUNS = ["dpa3_dynamic", "dp_se_e2_a", "dpa2_released"]
 STEPS = 20
 
 pytestmark = pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"needs {REFERENCE}, which is not part of the repository")
@@ -58,12 +57,12 @@ def unmodified_run(name: str) -> tuple[Potential, list[Outcome], Batch]:
 
 
 def run_twenty_steps(name: str) -> tuple[Potential, list[Outcome], Batch]:
-    settings = json.loads((REFERENCE / name / "input.json").read_text())
+    recipe = read_input(REFERENCE / name / "input.json").recipe
+    schedule, config, loss = recipe.schedule, recipe.optimizer, recipe.tasks["default"].loss
     potential = read(REFERENCE / name / "init.pt")
+    assert potential.config == recipe.model
+    assert recipe.training.steps == STEPS
     batch = the_batch(potential)
-    loss = LossConfig(energy=(0.2, 20.0), forces=(100.0, 60.0), virial=0.0)
-    schedule = ExponentialSchedule(stop_lr=settings["learning_rate"]["stop_lr"], decay_steps=5)
-    config = AdamW(lr=settings["learning_rate"]["start_lr"], weight_decay=settings["optimizer"]["weight_decay"], clip=5.0)
     optimizer = build_optimizer(config, potential)
     outcomes = []
     for step in range(STEPS):

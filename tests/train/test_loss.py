@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.random import Generator, default_rng
+from pydantic import ValidationError
 from torch import Tensor
 
 from lamella.geometry.graph import build_graph, collate
@@ -72,6 +74,43 @@ def test_terms_are_averaged_within_a_frame_then_over_frames_that_carry_the_label
     for name, (total, count) in terms.items():
         assert count.item() == sum(CARRIES[name])
         assert (total / count).item() == pytest.approx(by_loops(kind, name, prediction, batch), rel=1e-13)
+
+
+@pytest.mark.parametrize(("kind", "power"), [("mae", 1), ("huber", 2)])
+def test_force_errors_may_be_lengths_of_vectors(kind: LossKind, power: int) -> None:
+    prediction, batch = example(default_rng(7))
+    config = LossConfig(kind=kind, force_error="vector", huber_delta=(DELTA, 100.0, DELTA))  # so far off that h(x) = x²/2
+    total, count = frame_terms(prediction, batch, config)["forces"]
+    lengths = np.linalg.norm((prediction.forces - batch.labels["forces"]).detach().numpy(), axis=1)
+    expected = [np.mean(lengths[:2] ** power) / power, np.mean(lengths[2:7] ** power) / power]
+    assert (total / count).item() == pytest.approx(np.mean(expected), rel=1e-13)
+    total.backward()
+    assert torch.isfinite(prediction.forces.grad).all()
+
+
+def test_relative_forces_divide_by_the_label() -> None:
+    prediction, batch = example(default_rng(8))
+    config = LossConfig(kind="squared", relative_forces=0.5)
+    total, count = frame_terms(prediction, batch, config)["forces"]
+    label = batch.labels["forces"].numpy()
+    scaled = (prediction.forces.detach().numpy() - label) / (np.linalg.norm(label, axis=1, keepdims=True) + 0.5)
+    assert (total / count).item() == pytest.approx((np.mean(scaled[:2] ** 2) + np.mean(scaled[2:7] ** 2)) / 2, rel=1e-13)
+
+
+def test_huber_turns_linear_at_a_delta_of_its_own_for_each_label() -> None:
+    prediction, batch = example(default_rng(9))
+    terms = frame_terms(prediction, batch, LossConfig(kind="huber", huber_delta=(0.1, 0.2, 0.3)))
+    for name, delta in (("energy", 0.1), ("forces", 0.2), ("virial", 0.3)):
+        alone = frame_terms(prediction, batch, LossConfig(kind="huber", huber_delta=delta))
+        assert torch.equal(terms[name].total, alone[name].total)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"kind": "squared", "force_error": "vector"}, {"kind": "huber", "relative_forces": 0.1}]
+)
+def test_kinds_that_do_not_go_together_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=r"needs|another kind"):
+        LossConfig(**settings)
 
 
 @pytest.mark.parametrize("share", [1.0, 0.4, 0.0])

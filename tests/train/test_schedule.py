@@ -6,6 +6,7 @@ import itertools
 import math
 
 import pytest
+from pydantic import ValidationError
 
 from lamella.train.schedule import (
     CosineSchedule,
@@ -39,8 +40,29 @@ def test_warm_up_rises_linearly_from_zero_and_leaves_the_decay_alone(schedule: S
     for step in range(100):
         assert learning_rate(warmed, step, 1100, 1e-3) == pytest.approx(1e-3 * step / 100, rel=1e-12)
         assert decay(warmed, step, 1100, 1e-3) == 1.0
+    if isinstance(schedule, WarmupStableDecay):  # whose last phase is a fraction of all steps
+        schedule = schedule.model_copy(update={"decay_fraction": 0.11})
     for step in range(0, 1001, 37):
         assert decay(warmed, 100 + step, 1100, 1e-3) == decay(schedule, step, 1000, 1e-3)
+
+
+def test_warm_up_may_start_above_zero() -> None:
+    schedule = CosineSchedule(stop_lr=0.0, warmup_steps=10, warmup_start=0.2)
+    assert [learning_rate(schedule, step, 100, 1e-3) for step in (0, 5, 10)] == pytest.approx([2e-4, 6e-4, 1e-3])
+
+
+def test_exponential_with_a_rate_keeps_its_stairs_and_stops_at_the_floor() -> None:
+    schedule = ExponentialSchedule(stop_lr=2e-4, decay_steps=50, decay_rate=0.5)
+    rates = [learning_rate(schedule, step, 40, 1e-3) for step in (0, 49, 50, 100, 150, 500)]
+    assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 2.5e-4, 2e-4, 2e-4])
+    smooth = schedule.model_copy(update={"smooth": True})
+    assert learning_rate(smooth, 25, 40, 1e-3) == pytest.approx(1e-3 * 0.5**0.5)
+
+
+@pytest.mark.parametrize("kind", [ExponentialSchedule, WarmupStableDecay])
+def test_schedules_that_never_arrive_at_zero_refuse_to_aim_at_it(kind: type[Schedule]) -> None:
+    with pytest.raises(ValidationError, match="stop_lr must be above 0"):
+        kind(stop_lr=0.0)
 
 
 def test_exponential_decays_in_stairs() -> None:

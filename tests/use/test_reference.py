@@ -13,7 +13,9 @@ def relative(found: np.ndarray, known: np.ndarray) -> float:
     return float(np.max(np.abs(found - known)) / max(np.max(np.abs(known)), 1e-3))
 
 
-@pytest.mark.parametrize("name", ["dpa3_static", "dpa3_dynamic", "dpa3_multitask_case", "dpa3_multitask_heads"])
+@pytest.mark.parametrize(
+    "name", ["dp_se_e2_a", "dpa3_static", "dpa3_dynamic", "dpa3_multitask_case", "dpa3_multitask_heads"]
+)
 def test_public_names_reproduce_the_reference_checkpoints(shared, name):
     table = np.load(shared / "reference" / f"{name}.npz")
     model = lamella.load(shared / "reference" / f"{name}.pt")

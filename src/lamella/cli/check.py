@@ -15,7 +15,7 @@ __all__ = ["check"]
 
 
 def check(
-    model: Annotated[Path, typer.Argument(help="Run folder, step folder, or deepmd-kit .pt/.pth file.")],
+    model: Annotated[Path, typer.Argument(help="Run folder, step folder, deepmd-kit .pt/.pth file, or published name.")],
     task: Annotated[str | None, typer.Option(help="Check this task only; default: all, keeping the worst.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the random structures.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,

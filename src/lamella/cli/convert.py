@@ -1,4 +1,4 @@
-"""``lamella convert``: a model to and from deepmd-kit."""
+"""``lamella convert``: models and recipes to and from deepmd-kit."""
 
 from __future__ import annotations
 
@@ -15,40 +15,104 @@ if TYPE_CHECKING:
 __all__ = ["convert"]
 
 
+_SETTINGS = (".json", ".yaml", ".yml")
+"""Endings of recipes and of deepmd-kit's inputs."""
+
+
 def convert(
     source: Annotated[
-        Path, typer.Argument(metavar="IN", help="Any model that lamella loads: a run or step folder, a deepmd-kit .pt or .pth.")
+        Path,
+        typer.Argument(
+            metavar="IN",
+            help="Any model that lamella loads: a run or step folder, a deepmd-kit .pt or .pth. Or an input.json, or "
+            "a recipe (a file, or the name of one that comes with lamella).",
+        ),
     ],
     target: Annotated[
-        Path, typer.Argument(metavar="OUT", help="A deepmd-kit checkpoint (NAME.pt), or a new folder for a lamella model.")
+        Path,
+        typer.Argument(
+            metavar="OUT",
+            help="A deepmd-kit checkpoint (NAME.pt), or a new folder for a lamella model. For settings: a recipe (.yaml) or "
+            "an input.json.",
+        ),
     ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings that win over a recipe's: elements=[H,O]"),
+    ] = None,
     task: Annotated[
         str | None, typer.Option(help="Of a multi-task deepmd-kit checkpoint: the one branch to take; all where not given.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", "--force", help="Replace OUT where it exists.")] = False,
 ) -> None:
-    """Convert a model: to a checkpoint that deepmd-kit tests, freezes and fine-tunes, or to a lamella model."""
+    """Convert a model, or the settings of a training, to deepmd-kit's form or to lamella's.
+
+    Models become checkpoints that deepmd-kit tests, freezes and fine-tunes, or lamella models. Of settings (input.json <->
+    recipe) every key is translated, or listed with the reason why it is left out, or refused by name.
+    """
     from lamella.cli.terminal import check_output
 
     check_output(target, overwrite)
+    if target.suffix in _SETTINGS:
+        if task is not None:
+            raise InputError(f"--task {task}: of a model, and {target} would hold settings; leave it out.")
+        _settings(source, target, overrides or [])
+        return
+    if overrides:
+        raise InputError(f"{overrides[0]!r}: settings belong to recipes, and OUT is {target}; leave them out.")
     potential = _model(source, task)
     if target.suffix == ".pt":
         _to_deepmd(potential, target)
     elif target.suffix:
-        raise InputError(f"{target}: lamella converts to .pt (deepmd-kit) or to a folder (its own models); name one of these.")
+        raise InputError(
+            f"{target}: lamella converts models to .pt (deepmd-kit) or to a folder (its own), settings to .json or .yaml; "
+            "name one of these."
+        )
     else:
         _to_folder(potential, target)
+
+
+def _settings(source: Path, target: Path, overrides: list[str]) -> None:
+    """``input.json`` to recipe or recipe to ``input.json``, whichever ``source`` is."""
+    import json
+
+    import yaml
+
+    from lamella.train.deepmd_input import is_input, read_input, write_input
+    from lamella.train.recipe import load_recipe, read_mapping
+    from lamella.use.save import replacing
+
+    if source.is_dir() or source.suffix in (".pt", ".pth"):
+        raise InputError(f"{source} is a model and {target} would hold settings; name a .pt file or a folder as OUT.")
+    if source.is_file() and is_input(read_mapping(source)):
+        if overrides:
+            raise InputError(f"{overrides[0]!r}: settings belong to recipes; give them to `lamella train {target}`.")
+        translation = read_input(source)
+        content, notes, what = translation.content, translation.notes, "a recipe of lamella"
+    else:
+        content, notes = write_input(load_recipe(source, overrides))
+        what = "an input of deepmd-kit (dp --pt train)"
+    with replacing(target) as file:
+        if target.suffix == ".json":
+            file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        else:
+            yaml.safe_dump(content, file, sort_keys=False, allow_unicode=True)
+    print(f"{target}: {what}, from {source}")
+    for line in notes:
+        print(f"  {line}")
 
 
 def _model(source: Path, task: str | None) -> Potential:
     from lamella.formats import deepmd
     from lamella.formats.load import load
+    from lamella.formats.published import located
 
     if task is None:
         return load(source)
-    if not source.is_file():
+    path = located(source)
+    if not path.is_file():
         raise InputError(f"{source}: --task takes one branch of a deepmd-kit checkpoint, and this is none; leave it out.")
-    return deepmd.read(source, task)
+    return deepmd.read(path, task)
 
 
 def _to_deepmd(potential: Potential, target: Path) -> None:
@@ -59,7 +123,9 @@ def _to_deepmd(potential: Potential, target: Path) -> None:
     frozen = target.with_suffix(".pth")
     print(f"{target}: a checkpoint for deepmd-kit 3.2.0. For LAMMPS: dp --pt freeze -c {target} -o {frozen}{head}")
     for part, slots in deepmd.slots_of(potential).items():
-        print(f"deepmd-kit keeps the nearest {slots} neighbours of an atom in {part} and drops the rest; lamella drops none.")
+        print(
+            f"deepmd-kit keeps the nearest {slots} neighbours of an atom in {part} and drops the rest; lamella drops none."
+        )
 
 
 def _to_folder(potential: Potential, target: Path) -> None:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lamella.cli.terminal import check_output, labelled_frames, progress, settings
+from lamella.errors import DataError, InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from lamella.use.deviation import DeviationConfig, Member, Spread
+    from lamella.data.source import Frames
+    from lamella.use.deviation import Deviation, DeviationConfig, Member, Spread
     from lamella.use.deviation_files import DeviationTable
 
 __all__ = ["devi"]
@@ -39,7 +41,7 @@ def devi(
     task: Annotated[str | None, typer.Option(help="Task of the models named without @TASK.")] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Write every frame to FILE.csv, .npz, .json, .extxyz or .out (deepmd)."),
+        typer.Option("--out", "--output", "-o", help="Every frame to FILE.csv, .npz, .json, .extxyz, .out (deepmd)."),
     ] = None,
     relative: Annotated[float | None, typer.Option(help="eV/Å: relative force deviations of this level.")] = None,
     relative_virial: Annotated[
@@ -60,33 +62,21 @@ def devi(
 ) -> None:
     """Say how far models disagree about each structure: standard deviation of forces, virial and energy over the models."""
     from lamella.data.keys import LabelKeys
-    from lamella.errors import DataError, InputError
-    from lamella.use import deviation
-    from lamella.use.deviation_files import DeviationTable, require_suffix, write_deviations
+    from lamella.use.deviation import DeviationConfig, summarise
+    from lamella.use.deviation_files import DeviationTable, write_deviations
 
     given = {"relative": relative, "relative_virial": relative_virial, "real_error": real_error}
-    config = settings(deviation.DeviationConfig, given, "lamella devi")
-    if len(paths) < (2 if real_error else 3):
-        raise InputError(f"{' '.join(paths)}: name two or more models, and behind them the structures.")
-    if atomic and out is None and not as_json:
-        raise InputError("--atomic: a number for every atom goes to a file; name one with --out, or say --json.")
-    if out is not None:
-        require_suffix(out)
-        check_output(out, overwrite)
+    config = settings(DeviationConfig, given, "lamella devi")
+    _check(paths, config, out, atomic and not as_json, overwrite)
     members = _members(paths[:-1], task, dtype, device)
     keys = LabelKeys(energy=energy_key, forces=forces_key, stress=stress_key, virial=virial_key)
     frames = labelled_frames(paths[-1:], keys)
-    found = []
-    with progress("predicting", len(frames)) as advance:
-        for each in deviation.deviations(members, (frames[index] for index in range(len(frames))), config):
-            found.append(each)
-            advance(1, "")
-    summary = deviation.summarise([each.row() for each in found])
+    table = DeviationTable(_measured(members, frames, config), frames, frequency, atomic)
+    summary = summarise([each.row() for each in table.found])
     if not summary:
         raise DataError(
             f"{paths[-1]}: no frame carries a label, and --real-error needs them; name their keys, or leave it out."
         )
-    table = DeviationTable(found, frames, frequency, atomic)
     if out is not None:
         write_deviations(out, table)
     if as_json:
@@ -95,6 +85,31 @@ def devi(
     _print(paths, members, config, summary, table, every)
     if out is not None:
         print(f"every frame: {out}")
+
+
+def _check(paths: list[str], config: DeviationConfig, out: Path | None, needs_file: bool, overwrite: bool) -> None:
+    """Refuse, before anything is computed, what cannot be done."""
+    from lamella.use.deviation_files import require_suffix
+
+    if len(paths) < (2 if config.real_error else 3):
+        raise InputError(f"{' '.join(paths)}: name two or more models, and behind them the structures.")
+    if out is None:
+        if needs_file:
+            raise InputError("--atomic: a number for every atom goes to a file; name one with --out, or say --json.")
+        return
+    require_suffix(out)
+    check_output(out, overwrite)
+
+
+def _measured(members: list[Member], frames: Frames, config: DeviationConfig) -> list[Deviation]:
+    from lamella.use.deviation import deviations
+
+    found = []
+    with progress("predicting", len(frames)) as advance:
+        for each in deviations(members, (frames[index] for index in range(len(frames))), config):
+            found.append(each)
+            advance(1, "")
+    return found
 
 
 def _members(names: list[str], task: str | None, dtype: str | None, device: str | None) -> list[Member]:

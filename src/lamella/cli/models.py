@@ -19,7 +19,7 @@ __all__ = ["show"]
 
 
 def show(
-    model: Annotated[Path, typer.Argument(help="A run folder (its best step), a step folder, or a deepmd-kit .pt/.pth.")],
+    model: Annotated[Path, typer.Argument(help="A run or step folder, a deepmd-kit .pt/.pth, or a published model's name.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Say what a model is: its architecture, size, elements, tasks, cutoffs, units, baselines and origin."""
@@ -67,7 +67,7 @@ def _print(console: Console, potential: Potential, path: Path) -> None:
     from lamella.models.words import ARCHITECTURES, cutoffs, sizes
 
     config, backbone, head = potential.config, potential.config.backbone, potential.config.head
-    heads = "one head, dataset encoding" if head.task_dim else "a head each" if len(potential.tasks) > 1 else "one head"
+    heads = "a head each" if len(potential.heads) > 1 else "one head, dataset encoding" if head.task_dim else "one head"
     networks = ", one network per element" if backbone.element_heads else ""
     rows = {
         "architecture": ARCHITECTURES[backbone.kind],

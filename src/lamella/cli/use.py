@@ -26,7 +26,7 @@ __all__ = ["evaluate", "md", "relax"]
 
 _MD, _RELAX = MDConfig(), RelaxConfig()
 
-ModelPath = Annotated[Path, typer.Argument(help="A run folder (its best step), a step folder, or a deepmd-kit .pt/.pth.")]
+ModelPath = Annotated[Path, typer.Argument(help="A run or step folder, a deepmd-kit .pt/.pth, or a published model's name.")]
 Structure = Annotated[str, typer.Argument(help="A file ASE reads (last frame; FILE@3 for another), or embedded:water_box.")]
 Task = Annotated[str | None, typer.Option(help="Which task's labels to predict; needed where the model has several.")]
 Dtype = Annotated[str | None, typer.Option(help="float32 or float64; that of the checkpoint where not given.")]

@@ -1,15 +1,16 @@
 """PyTorch's zip archives, checked and read without running anything in them.
 
 Both kinds, what ``torch.save`` writes (``.pt``) and what ``torch.jit.save`` writes (``.pth``), are a pickle beside stored
-numbers. Here the pickle is read by an unpickler that knows a handful of names: it builds tensors, containers and plain values,
-turns every scripted class into a plain bag of attributes, and refuses anything else before the first step. The code that a
-TorchScript file carries is never opened.
+numbers. Here the pickle is read by an unpickler that knows a handful of names: it builds tensors, containers and plain
+values, turns every scripted class into a plain bag of attributes, and refuses anything else before it is called. The code
+that a TorchScript file carries is never opened.
 """
 
 from __future__ import annotations
 
 import pickle
 import pickletools
+import struct
 import zipfile
 from collections.abc import Callable, Sequence
 from io import BytesIO
@@ -216,8 +217,36 @@ def _untagged(value: Any, _: str) -> Any:
     return value
 
 
+class _NumberKind:
+    """Stands for a numpy dtype: files of deepmd-kit's early versions hold numpy numbers (the learning rate)."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        self.code = code
+
+    def __setstate__(self, state: Any) -> None:
+        if state[1] not in ("<", "|"):
+            raise CheckpointError("written on a big-endian machine, which lamella does not read; write it on another one.")
+
+
+def _number(kind: _NumberKind, content: bytes) -> Any:
+    formats = {"f8": "<d", "f4": "<f", "i8": "<q", "i4": "<i", "b1": "<?"}
+    return struct.unpack(formats[kind.code], content)[0]
+
+
+def _encoded(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise CheckpointError(
+            f"its pickle holds bytes as {encoding[:20]}, which PyTorch does not write; do not trust this file."
+        )
+    return text.encode("latin1")
+
+
 _KNOWN = {
     ("collections", "OrderedDict"): _Dict,
+    ("numpy", "dtype"): _NumberKind,
+    ("numpy.core.multiarray", "scalar"): _Call(_number),
+    ("numpy._core.multiarray", "scalar"): _Call(_number),
+    ("_codecs", "encode"): _Call(_encoded),
     ("torch._utils", "_rebuild_tensor_v2"): _Call(_strided),
     ("torch.jit._pickle", "restore_type_tag"): _Call(_untagged),
 }

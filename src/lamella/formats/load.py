@@ -86,7 +86,8 @@ def _read(path: Path) -> Potential:
         if path.name in (WEIGHTS, DESCRIPTION):
             raise CheckpointError(f"{path}: one file of a model folder; load the folder {path.parent} instead.")
         return deepmd.read(path)
-    raise CheckpointError(f"{path}: no such file or folder{near_miss(str(path)) or _neighbour(path)}. lamella loads {_KINDS}.")
+    near = near_miss(str(path)) or _neighbour(path)
+    raise CheckpointError(f"{path}: no such file or folder{near}. lamella loads {_KINDS}.")
 
 
 def _step_folder(folder: Path) -> Path:

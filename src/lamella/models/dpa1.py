@@ -29,6 +29,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from lamella.errors import RecipeError
 from lamella.geometry.segment import Slots, collect, slots_of, spread
 from lamella.geometry.switch import Shell
 from lamella.nn.activation import activation
@@ -36,14 +37,12 @@ from lamella.nn.dense import Dense
 from lamella.nn.embedding import TypeEmbedding
 from lamella.nn.environment import Environment, EnvironmentRows, SlotUse
 from lamella.nn.neighbor_embedding import EmbeddingInput, EmbeddingSpec, NeighborEmbedding, invariants, moments
+from lamella.nn.softmax import masked_softmax, smooth_softmax
 from lamella.types import FrameInput, Graph
 
 __all__ = ["DPA1", "DPA1Config"]
 
 Width = Annotated[int, Field(ge=1, le=65536)]
-
-_SHIFT = 20.0
-"""Logit of an empty slot, with the sign turned: DPA-2 paper Eq. 36, s†."""
 
 
 class DPA1Config(BaseModel):
@@ -84,7 +83,8 @@ class DPA1Config(BaseModel):
     """Switch attention, and the elements' factor of "strip", off towards the cutoff."""
     norm_eps: float = Field(1e-5, gt=0)
     zero_mean: bool = True
-    """False: statistics set the mean of the environment matrix too, and empty slots count."""
+    """False: statistics set the mean of the environment matrix too, and empty slots count. Needs "strip" and ``smooth``, or
+    a single element."""
     protection: float = Field(0.0, ge=0)
     """Å, added to r in the environment matrix."""
     excluded_pairs: tuple[tuple[str, str], ...] = ()
@@ -118,12 +118,18 @@ class DPA1Config(BaseModel):
     @property
     def rough(self) -> tuple[str, ...]:
         """Which options break smoothness, and where."""
-        if self.smooth or not self.attention_layers:
-            return ()
-        return (
-            f"smooth: false lets a neighbour enter the attention of all others at full weight: the energy jumps at "
-            f"cutoff, {self.cutoff:g} Å",
-        )
+        at = f"cutoff, {self.cutoff:g} Å"
+        found = []
+        if not self.smooth and self.attention_layers:
+            found.append(
+                f"smooth: false lets a neighbour enter the attention of all others at full weight: the energy jumps at {at}"
+            )
+        if not self.zero_mean and self.excluded_pairs:
+            found.append(
+                "excluded_pairs with zero_mean: false: a neighbour that is not seen fills a slot, and an empty slot adds to "
+                f"the features, so the energy jumps where such a neighbour crosses {at}"
+            )
+        return tuple(found)
 
     @property
     def element_heads(self) -> bool:
@@ -147,11 +153,6 @@ class DPA1Config(BaseModel):
             raise ValueError(f"switch_start ({self.switch_start}) must lie below cutoff ({self.cutoff})")
         if self.axis > self.neurons[-1]:
             raise ValueError(f"axis ({self.axis}) must not exceed the last of neurons ({self.neurons[-1]})")
-        if not self.zero_mean and not self.spec.counts_empty:
-            raise ValueError(
-                "zero_mean: false needs embedding_input: strip and smooth: true; otherwise empty neighbour slots take the "
-                "element of some atom, and energies depend on the order of atoms"
-            )
         return self
 
 
@@ -160,6 +161,11 @@ class DPA1(nn.Module):
 
     def __init__(self, config: DPA1Config, elements: Sequence[str]) -> None:
         super().__init__()
+        if not config.zero_mean and not config.spec.counts_empty and len(elements) > 1:
+            raise RecipeError(
+                "model.backbone: zero_mean: false with several elements needs embedding_input: strip and smooth: true; "
+                "otherwise empty neighbour slots take the element of some atom, and energies depend on the order of atoms."
+            )
         self.config = config
         self.embedding = TypeEmbedding(elements, config.embedding_dim, config.embedding_bias, config.electron_embedding)
         self.neighbors = NeighborEmbedding(config.spec, config.embedding_dim)
@@ -191,51 +197,40 @@ class DPA1(nn.Module):
         table_TC = self.embedding.table()
         rows = self.environment(graph.species, graph.src.index, graph.dst.index, vec_E3)
         g_EM = self.neighbors(rows, graph, table_TC)
-        empty = self._empty() if self.config.spec.counts_empty else None
+        empty = self.neighbors.empty(self.environment, table_TC)
         if self.attention:
             places = _places(rows, graph, self.config, g_EM.dtype)
             for layer in self.attention:
                 g_EM = layer(g_EM, places)
+                if empty is not None:  # an empty slot attends to nothing
+                    empty = empty[0], layer(empty[1], None)
         x_N4M = moments(g_EM, rows, graph, self.config.sel, empty)
         node_NC = invariants(x_N4M, self.config.axis)
         if not self.config.concat_embedding:
             return node_NC
         return torch.cat([node_NC, table_TC.index_select(0, graph.species)], dim=1)
 
-    def _empty(self) -> tuple[Tensor, Tensor]:
-        """Of an empty slot s and G, by the centre's element: (T,), (T, M).
-
-        An empty slot attends to nothing, so only the biases and norms of the attention layers touch it.
-        """
-        s_T = self.environment.empty(torch.arange(self.environment.mean.shape[0], device=self.environment.mean.device))
-        g_TM = self.neighbors.empty(s_T)
-        for layer in self.attention:
-            g_TM = layer(g_TM, None)
-        return s_T, g_TM
-
 
 class _Places(NamedTuple):
     """What attention reads of the geometry, in the rectangle of every centre's neighbours."""
 
     slots: Slots
-    weight: Tensor  # w_j w_k (N, S, S); without smoothness (N, 1, S), 1 for a neighbour, 0 for none
+    weight: Tensor  # w_j w_k (N, S, S); without smoothness (N, 1, S), 1 for a neighbour and 0 for none
     gate_NSS: Tensor | None  # R̂ R̂ᵀ, with smoothness times the weight; None where nothing multiplies
-    missing: int  # slots beyond the rectangle, e^-20 each in a smooth softmax; negative where S > sel
 
 
 def _places(rows: EnvironmentRows, graph: Graph, config: DPA1Config, dtype: torch.dtype) -> _Places:
     slots = slots_of(graph.src)
-    missing = config.sel - slots.shape[1]
     squared_E1 = (rows.h_E3 * rows.h_E3).sum(dim=1, keepdim=True)
     # h/|h| as deepmd-kit forms it: shorter than 1 where |h| < 10⁻¹²
     unit_E3 = rows.h_E3 * squared_E1.clamp_min(1e-24).rsqrt()
     if not config.smooth:
         present_E = torch.ones_like(rows.w_E) if rows.keep_E is None else rows.keep_E
         present_N1S = spread(present_E[:, None].to(dtype), slots).transpose(1, 2)
-        return _Places(slots, present_N1S, _products(unit_E3, slots, dtype) if config.attention_dot else None, missing)
+        return _Places(slots, present_N1S, _products(unit_E3, slots, dtype) if config.attention_dot else None)
     weight_NSS = _products(rows.w_E[:, None], slots, dtype)
     gate_NSS = _products(unit_E3 * rows.w_E[:, None], slots, dtype) if config.attention_dot else weight_NSS
-    return _Places(slots, weight_NSS, gate_NSS, missing)
+    return _Places(slots, weight_NSS, gate_NSS)
 
 
 def _products(x_EC: Tensor, slots: Slots, dtype: torch.dtype) -> Tensor:
@@ -245,10 +240,10 @@ def _products(x_EC: Tensor, slots: Slots, dtype: torch.dtype) -> Tensor:
 
 
 class GatedAttention(nn.Module):
-    """One attention layer: G ← LayerNorm(G + A(Q, K, V, R̂) W_o), with [Q | K | V] = G W_i.
+    """One attention layer: G ← LayerNorm(G + A V W_o + b_o), [Q | K | V] = G W_i + b_i.
 
-        A = (softmax(τ Q Kᵀ) ⊙ R̂ R̂ᵀ) V                                               not smooth
-        A = (softmax((τ Q Kᵀ + 20) ⊙ w wᵀ - 20) ⊙ w wᵀ ⊙ R̂ R̂ᵀ) V                      smooth (DPA-2 paper Eq. 36)
+        A = softmax(τ Q Kᵀ) ⊙ R̂ R̂ᵀ                                               not smooth
+        A = softmax((τ Q Kᵀ + 20) ⊙ w wᵀ - 20) ⊙ w wᵀ ⊙ R̂ R̂ᵀ                     smooth (DPA-2 paper Eq. 36)
 
     Sums run over the neighbours of one centre; the smooth softmax's also over empty slots, e^-20 each.
     """
@@ -259,7 +254,7 @@ class GatedAttention(nn.Module):
         self.in_proj = Dense(width, 3 * hidden)
         self.out_proj = Dense(hidden, width)
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
-        self._normalize, self._smooth = config.normalize, config.smooth
+        self._normalize, self._smooth, self._sel = config.normalize, config.smooth, config.sel
         default = 1.0 / math.sqrt(hidden * config.scaling_factor)
         self._scale = default if config.temperature is None else config.temperature
 
@@ -271,16 +266,11 @@ class GatedAttention(nn.Module):
         if self._normalize:
             qkv = tuple(nn.functional.normalize(x_EH, dim=1) for x_EH in qkv)
         q_NSH, k_NSH, v_NSH = (spread(x_EH, places.slots) for x_EH in qkv)
-        weights_NSS = self._softmax(self._scale * (q_NSH @ k_NSH.transpose(1, 2)), places)
+        logit_NSS = self._scale * (q_NSH @ k_NSH.transpose(1, 2))
+        if self._smooth:
+            weights_NSS = smooth_softmax(logit_NSS, places.weight, self._sel)
+        else:
+            weights_NSS = masked_softmax(logit_NSS, places.weight == 0.0)
         if places.gate_NSS is not None:
             weights_NSS = weights_NSS * places.gate_NSS
         return self.norm(g_EM + self.out_proj(collect(weights_NSS @ v_NSH, places.slots)))
-
-    def _softmax(self, logit_NSS: Tensor, places: _Places) -> Tensor:
-        """Softmax over the last axis, the same however wide the rectangle is."""
-        if not self._smooth:
-            # not -inf: all places of a row may be absent
-            return logit_NSS.masked_fill(places.weight == 0.0, torch.finfo(logit_NSS.dtype).min).softmax(dim=2)
-        logit_NSS = (logit_NSS + _SHIFT) * places.weight - _SHIFT
-        total_NS1 = logit_NSS.logsumexp(dim=2, keepdim=True)
-        return torch.exp(logit_NSS - total_NS1) / (1.0 + places.missing * torch.exp(-_SHIFT - total_NS1))

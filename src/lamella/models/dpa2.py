@@ -1,21 +1,23 @@
-"""DPA-2 (arXiv 2312.15492): repinit, then repformer layers that update atoms and neighbour pairs (equations: docs/papers/dpa2.md).
+"""DPA-2: repinit, then repformer layers that update atoms and neighbour pairs (arXiv 2312.15492; docs/papers/dpa2.md).
 
-=======================  =============================  ===================================================================
-paper                    code                           meaning
-=======================  =============================  ===================================================================
-f⁰ (Eq. 8)               ``embedding_NC``               learned vector of the element
-g⁰, h⁰ (Eqs. 14, 15)     ``Environment`` in ``repinit``  s(r) and s(r) r̂ of every neighbour within r_c⁰
-f¹ (Eqs. 16, 17)         ``node_NC``                    what repinit makes of them: one vector per atom
-f², g² (Eqs. 24, 29)     ``node_NC``, ``pair_QC``       features of atoms and of pairs within r_c¹
-h² (Eqs. 23, 33)         ``h_Q3``                       equivariant pair vectors
-w (Eq. 13)               ``w_Q``                        switch of a pair
-N^m                      ``sel``                        configured number of neighbours, a plain constant
-symm (Eqs. 18-20)        ``symmetrise``                 invariants of the sum of h ⊗ features
-=======================  =============================  ===================================================================
+====================  ==============================  =================================================================
+paper                 code                            meaning
+====================  ==============================  =================================================================
+f⁰ (Eq. 8)            ``embedding``                   learned vector of an element
+g⁰, h⁰ (Eqs. 14, 15)  ``EnvironmentRows.s_E, h_E3``   s(r) and s(r) r̂ of every neighbour within r_c⁰
+f¹ (Eqs. 16, 17)      ``Repinit``                     one vector per atom, made of them
+f² (Eqs. 24-28)       ``AtomUpdate``, ``node_NC``     features of atoms
+g² (Eqs. 29-32)       ``PairUpdate``, ``pair_QC``     features of pairs within r_c¹
+h² (Eqs. 23, 33)      ``h_NS3``                       their equivariant vectors
+w (Eq. 13)            ``w_E``, ``weight_Q1``          switch of a pair
+N^m                   ``sel``                         configured number of neighbours, a plain constant
+symm (Eqs. 18-20)     ``invariants``, ``symmetrise``  invariants of the sum of h ⊗ features
+====================  ==============================  =================================================================
 
-Shapes: N atoms, E edges (within repinit's cutoff), Q short edges (within the longer of the two inner cutoffs), S slots of the
-rectangle that holds each centre's short edges, C channels of whatever is spoken of, H heads. A short edge beyond an inner
-cutoff has w = 0 there and so is one with an empty slot; where nothing is smooth a mask says so.
+Repformer and its layers are in ``nn/repformer.py``, attention in ``nn/attention.py``, repinit's embedding, which is DPA-1's,
+in ``nn/neighbor_embedding.py``. Shapes: N atoms, E edges, Q short edges (within the longer of the two inner cutoffs), T
+elements, C channels of whatever is spoken of. A short edge beyond an inner cutoff has w = 0 there and counts like an empty
+slot.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from lamella.errors import RecipeError
 from lamella.geometry.segment import Slots, slots_of
 from lamella.geometry.switch import Shell
 from lamella.nn.activation import activation
@@ -34,7 +37,7 @@ from lamella.nn.dense import Dense
 from lamella.nn.embedding import TypeEmbedding
 from lamella.nn.environment import Environment, SlotUse
 from lamella.nn.neighbor_embedding import EmbeddingInput, EmbeddingSpec, NeighborEmbedding, invariants, moments
-from lamella.nn.repformer import Repformer, RepformerConfig
+from lamella.nn.repformer import Repformer, RepformerConfig, Width
 from lamella.nn.three_body import ThreeBodyEmbedding
 from lamella.types import FrameInput, Graph
 
@@ -53,10 +56,10 @@ class RepinitConfig(_Part):
     switch_start: float = Field(0.5, ge=0)
     sel: int = Field(120, ge=1)
     """N^m: sums are divided by it. Nothing is cut away."""
-    neurons: tuple[int, ...] = Field((25, 50, 100), min_length=1, max_length=16)
+    neurons: tuple[Width, ...] = Field((25, 50, 100), min_length=1, max_length=16)
     axis: int = Field(12, ge=1)
     """Channels kept by the split of Eq. 20."""
-    embedding_dim: int = Field(8, ge=1)
+    embedding_dim: Width = 8
     """Width of f⁰."""
     embedding_input: EmbeddingInput = "concat"
     """How elements enter g^rt: beside s(r), or as a factor of their own."""
@@ -65,7 +68,8 @@ class RepinitConfig(_Part):
     activation: str = "tanh"
     timestep: bool = False
     zero_mean: bool = True
-    """False: statistics set the mean of the environment matrix too, and empty slots count (with "strip" and ``smooth``)."""
+    """False: statistics set the mean of the environment matrix too, and empty slots count. Needs "strip" and ``smooth``, or
+    a single element."""
 
 
 class ThreeBodyConfig(_Part):
@@ -74,7 +78,7 @@ class ThreeBodyConfig(_Part):
     cutoff: float = Field(4.0, gt=0)
     switch_start: float = Field(3.5, ge=0)
     sel: int = Field(48, ge=1)
-    neurons: tuple[int, ...] = Field((2, 4, 8), min_length=1, max_length=16)
+    neurons: tuple[Width, ...] = Field((2, 4, 8), min_length=1, max_length=16)
 
 
 _Shelled = RepinitConfig | ThreeBodyConfig | RepformerConfig
@@ -92,7 +96,7 @@ class DPA2Config(_Part):
     three_body: ThreeBodyConfig | None = ThreeBodyConfig()
     repformer: RepformerConfig = RepformerConfig()
     smooth: bool = True
-    """False: softmax, sums and stripped embeddings know no switch, so the energy is discontinuous at every inner cutoff."""
+    """False: repformer's softmaxes and sums know no switch, nor do stripped embeddings; the energy is discontinuous."""
     add_embedding: bool = False
     """linear(f⁰) in Eq. 17."""
     concat_embedding: bool = True
@@ -133,8 +137,10 @@ class DPA2Config(_Part):
         """Which options break smoothness, and where."""
         if self.smooth:
             return ()
-        at = f"smooth: false counts a neighbour fully up to the repformer cutoff: the energy jumps at {self.repformer.cutoff:g} Å"
-        return (at,)
+        return (
+            f"smooth: false counts a neighbour at full weight up to the repformer cutoff: the energy jumps at "
+            f"{self.repformer.cutoff:g} Å",
+        )
 
     @property
     def element_heads(self) -> bool:
@@ -167,11 +173,6 @@ class DPA2Config(_Part):
             raise ValueError(f"repinit.cutoff ({self.cutoff}) must not lie below the other cutoffs ({self.short_cutoff})")
         if self.repinit.axis > self.repinit.neurons[-1]:
             raise ValueError(f"repinit.axis ({self.repinit.axis}) must not exceed the last of repinit.neurons")
-        if not self.repinit.zero_mean and not self.spec((1,), False).counts_empty:
-            raise ValueError(
-                "repinit.zero_mean: false needs embedding_input: strip and smooth: true; otherwise empty neighbour slots take "
-                "the element of some atom, and energies depend on the order of atoms"
-            )
         return self
 
     def spec(self, neurons: tuple[int, ...], one_sided: bool) -> EmbeddingSpec:
@@ -185,8 +186,15 @@ class DPA2(nn.Module):
 
     def __init__(self, config: DPA2Config, elements: Sequence[str]) -> None:
         super().__init__()
+        part = config.repinit
+        if not part.zero_mean and not config.spec(part.neurons, part.one_sided).counts_empty and len(elements) > 1:
+            raise RecipeError(
+                "model.backbone: repinit.zero_mean: false with several elements needs repinit.embedding_input: strip and "
+                "smooth: true; otherwise empty neighbour slots take the element of some atom, and energies depend on the "
+                "order of atoms."
+            )
         self.config = config
-        width = config.repinit.embedding_dim
+        width = part.embedding_dim
         self.embedding = TypeEmbedding(elements, width, config.embedding_bias, config.electron_embedding)
         excluded = tuple((elements.index(a), elements.index(b)) for a, b in config.excluded_pairs)
         self.repinit = Repinit(config, len(elements), excluded)
@@ -208,10 +216,8 @@ class DPA2(nn.Module):
 
     def environments(self) -> list[Environment]:
         """Of repinit, of the three-body term where there is one, of the repformer."""
-        parts = (
-            [self.repinit, self.repformer] if self.three_body is None else [self.repinit, self.three_body, self.repformer]
-        )
-        return [part.environment for part in parts]
+        three_body = [] if self.three_body is None else [self.three_body.environment]
+        return [self.repinit.environment, *three_body, self.repformer.environment]
 
     def slots(self, graph: Graph) -> list[SlotUse]:
         """Neighbours of an atom within each cutoff."""
@@ -259,10 +265,7 @@ class Repinit(nn.Module):
         """(N, M · axis)."""
         environment = self.environment
         rows = environment(graph.species, graph.src.index, graph.dst.index, vec_E3)
-        empty = None
-        if not environment.zero_mean:
-            s_T = environment.empty(torch.arange(table_TC.shape[0], device=table_TC.device))
-            empty = (s_T, self.neighbors.empty(s_T))
+        empty = self.neighbors.empty(environment, table_TC)
         g_EM = self.neighbors(rows, graph, table_TC)
         return invariants(moments(g_EM, rows, graph, environment.slots, empty), self._axis)
 

@@ -13,7 +13,7 @@ s⁽²⁾(r_ij) s⁽²⁾(r_ik)     ``w_A``                             weight o
 h_ij                    ``h_E3``                            s(r) (x, y, z)/r², normalised: the one equivariant input
 N_m                     ``edge_norm, angle_norm``           configured number of neighbours, a plain constant
 δ (Eqs. 4, 5, 12)       ``step_*``                          learned step of each update
-symm (Eqs. 13-16)       ``_symmetrise``                     invariants of the sum of h ⊗ features
+symm (Eqs. 13-16)       ``symmetrise``                      invariants of the sum of h ⊗ features
 ======================  ==================================  =============================================================
 
 Shapes: N atoms, E edges, Q short edges (within the angle cutoff), A angles, C channels of whatever is spoken of.
@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -33,10 +33,11 @@ from torch import Tensor, nn
 from lamella.geometry.segment import Slots, gather, gather_add, segment_sum, slots_of, spread
 from lamella.geometry.switch import SWITCHES, Shell, SwitchKind
 from lamella.nn.activation import activation
-from lamella.nn.dense import Dense
+from lamella.nn.dense import Dense, side_by_side
 from lamella.nn.embedding import ChargeSpinEmbedding, TypeEmbedding
 from lamella.nn.environment import Environment, SlotUse
 from lamella.nn.residual import UpdateStyle, combine, learned_steps
+from lamella.nn.symmetrise import symmetrise
 from lamella.types import FrameInput, Graph
 
 __all__ = ["DPA3", "DPA3Config"]
@@ -46,6 +47,8 @@ class DPA3Config(BaseModel):
     """Hyper-parameters of the DPA-3 backbone; the defaults are deepmd-kit's shipped example (L6, 128/64/32)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    element_heads: ClassVar[bool] = False  # one head network serves all elements
 
     kind: Literal["dpa3"] = "dpa3"
     layers: int = Field(6, ge=1, le=256)
@@ -80,6 +83,8 @@ class DPA3Config(BaseModel):
     update_style: UpdateStyle = "res_residual"
     update_step: float = 0.1
     """Initial learned step of every update."""
+    sequential: bool = False
+    """Update edges, angles, edges again and nodes one after the other, each from what is newest, instead of all at once."""
     activation: str = "silut:10.0"
     env_std: float = Field(0.3, ge=0)
     """Constant scale of the environment matrix; 0 takes it from the training data."""
@@ -140,15 +145,8 @@ class DPA3Config(BaseModel):
         """Which options break smoothness, and where."""
         if self.smooth_edge_update or not self.update_angle:
             return ()
-        return (
-            "smooth_edge_update: false feeds an edge to its own angle update once it is longer than angle_cutoff: "
-            f"the energy jumps at {self.angle_cutoff:g} Å",
-        )
-
-    @property
-    def element_heads(self) -> bool:
-        """One head network serves all elements."""
-        return False
+        jump = f"the energy jumps at {self.angle_cutoff:g} Å"
+        return (f"smooth_edge_update: false feeds an edge longer than angle_cutoff to its own angle update: {jump}",)
 
     @property
     def inputs(self) -> tuple[FrameInput, ...]:
@@ -174,6 +172,8 @@ class DPA3Config(BaseModel):
             raise ValueError(
                 f"angle_switch_start ({self.angle_switch_start}) must lie below angle_cutoff ({self.angle_cutoff})"
             )
+        if self.sequential and not (self.update_angle and self.update_style == "res_residual"):
+            raise ValueError("sequential needs update_angle: true and update_style: res_residual")
         if self.angle_cutoff > self.cutoff:
             raise ValueError(f"angle_cutoff ({self.angle_cutoff}) must not exceed cutoff ({self.cutoff})")
         if self.axis > min(self.node_dim, self.edge_dim):
@@ -287,7 +287,7 @@ class DPA3Layer(nn.Module):
         # An edge is read by the next layer's nodes, an angle by the next layer's edges, so an angle two layers below the end
         # reaches nobody. What nobody reads is not computed, and its weights have no gradient rather than a zero one:
         # weight decay must not shrink them (deepmd-kit's does not).
-        self.updates_edges, self.updates_angles = layers_above >= 1, layers_above >= 2
+        self.updates_edges, self.updates_angles = (layers_above >= n or config.sequential for n in (1, 2))
         n, e, a = config.node_dim, config.edge_dim, config.angle_dim
         self.node_self = Dense(n, n)
         self.node_sym = Dense(config.axis * (n + e), n)  # rows: symm(edge), symm(neighbour)
@@ -310,6 +310,8 @@ class DPA3Layer(nn.Module):
         self, node_NC: Tensor, edge_EC: Tensor, angle_AC: Tensor, graph: Graph, geometry: _Geometry
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Updated (node, edge, angle); edges and angles that nobody above reads stay as they are."""
+        if self.config.sequential:
+            return self._in_sequence(node_NC, edge_EC, angle_AC, graph, geometry)
         layers = [self.node_edge, self.edge_self] if self.updates_edges else [self.node_edge]
         message_EC, *edge_updates = self._edge_linear(layers, node_NC, edge_EC, graph)
         node_out = self._update_node(node_NC, edge_EC, message_EC, graph, geometry)
@@ -317,19 +319,34 @@ class DPA3Layer(nn.Module):
             return node_out, edge_EC, angle_AC
         if self.config.update_angle:
             angle_layers = [self.edge_angle_1, self.angle_self] if self.updates_angles else [self.edge_angle_1]
-            u_AC, *angle_updates = self._angle_linear(angle_layers, node_NC, edge_EC, angle_AC, graph, geometry)
+            u_AC, *angle_updates = self._angle_linear(angle_layers, node_NC, edge_EC, angle_AC, graph)
             edge_updates.append(self._edge_from_angles(u_AC, edge_EC, graph, geometry))
             if self.updates_angles:
                 angle_AC = combine(angle_AC, angle_updates, self.step_angle, self.config.update_style)
         return node_out, combine(edge_EC, edge_updates, self.step_edge, self.config.update_style), angle_AC
+
+    def _in_sequence(
+        self, node_NC: Tensor, edge_EC: Tensor, angle_AC: Tensor, graph: Graph, geometry: _Geometry
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Edges by themselves, angles, edges by angles, nodes: each from what is newest."""
+        (self_EC,) = self._edge_linear([self.edge_self], node_NC, edge_EC, graph)
+        edge_EC = torch.addcmul(edge_EC, self_EC, self.step_edge[0])
+        (turn_AC,) = self._angle_linear([self.angle_self], node_NC, edge_EC, angle_AC, graph)
+        angle_AC = torch.addcmul(angle_AC, turn_AC, self.step_angle[0])
+        (u_AC,) = self._angle_linear([self.edge_angle_1], node_NC, edge_EC, angle_AC, graph)
+        edge_EC = torch.addcmul(edge_EC, self._edge_from_angles(u_AC, edge_EC, graph, geometry), self.step_edge[1])
+        (message_EC,) = self._edge_linear([self.node_edge], node_NC, edge_EC, graph)
+        return self._update_node(node_NC, edge_EC, message_EC, graph, geometry), edge_EC, angle_AC
 
     def _update_node(
         self, node_NC: Tensor, edge_EC: Tensor, message_EC: Tensor, graph: Graph, geometry: _Geometry
     ) -> Tensor:
         """Self, symmetrised and message terms (Eqs. 4, 6, 7, 12)."""
         config = self.config
-        sym_edge = _symmetrise(edge_EC, geometry, config)
-        sym_node = _symmetrise(gather(node_NC, graph.dst), geometry, config)
+        sym_edge, sym_node = (
+            symmetrise(geometry.h_NS3, spread(x_EC, geometry.slots), config.axis, math.sqrt(config.edge_norm))
+            for x_EC in (edge_EC, gather(node_NC, graph.dst))
+        )
         message_NC = segment_sum(message_EC * geometry.w_E, graph.src) / config.edge_norm
         updates = [
             self._act(self.node_self(node_NC)),
@@ -341,7 +358,7 @@ class DPA3Layer(nn.Module):
     def _edge_linear(self, layers: list[Dense], node_NC: Tensor, edge_EC: Tensor, graph: Graph) -> tuple[Tensor, ...]:
         """act(layer([centre | neighbour | edge])) per edge, (E, out) for each of ``layers``."""
         n, e = node_NC.shape[1], edge_EC.shape[1]
-        weight, bias = _side_by_side(layers)
+        weight, bias = side_by_side(layers)
         w_i, w_j, w_e = weight.split([n, n, e])
         rows_EC = gather_add(torch.addmm(bias, node_NC, w_i), graph.src, node_NC @ w_j, graph.dst)
         return self._act(torch.addmm(rows_EC, edge_EC, w_e)).split([layer.weight.shape[1] for layer in layers], dim=1)
@@ -353,14 +370,13 @@ class DPA3Layer(nn.Module):
         edge_EC: Tensor,
         angle_AC: Tensor,
         graph: Graph,
-        geometry: _Geometry,
     ) -> tuple[Tensor, ...]:
         """act(layer([angle | centre | edge k | edge j])) per angle, (A, out) for each of ``layers``.
 
         The centre and edge j are added once per short edge, since both belong to j.
         """
         node, edge = self._angle_inputs(node_NC, edge_EC, graph)
-        weight, bias = _side_by_side(layers)
+        weight, bias = side_by_side(layers)
         w_a, w_n, w_k, w_j = weight.split([angle_AC.shape[1], node.shape[1], edge.shape[1], edge.shape[1]])
         receiving_QC = torch.addmm(gather(torch.addmm(bias, node, w_n), graph.short_src), edge, w_j)
         rows_AC = gather_add(receiving_QC, graph.angle_j, edge @ w_k, graph.angle_k)
@@ -381,20 +397,3 @@ class DPA3Layer(nn.Module):
         sum_QC = segment_sum(u_AC * geometry.w_A, graph.angle_j) / math.sqrt(self.config.angle_norm)
         outside = torch.zeros_like(edge_EC) if self.config.smooth_edge_update else edge_EC
         return self._act(self.edge_angle_2(outside.index_copy(0, graph.short, sum_QC)))
-
-
-def _side_by_side(layers: list[Dense]) -> tuple[Tensor, Tensor]:
-    """Weights and biases of layers with one input, as one wide layer: one product, one gather, one activation for all."""
-    biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
-    if len(layers) == 1:
-        return layers[0].weight, biases[0]
-    return torch.cat([layer.weight for layer in layers], dim=1), torch.cat(biases)
-
-
-def _symmetrise(x_EC: Tensor, geometry: _Geometry, config: DPA3Config) -> Tensor:
-    """Eqs. 14-16: X = N^(-1/2) Σ_j h ⊗ x w (3, C); flatten(X[:, :axis]ᵀ X)/3, axis-major -> (N, axis · C).
-
-    The sum is a product of each centre's rectangle of slots: nothing of (E, 3, C) exists, in the derivatives neither.
-    """
-    x_N3C = geometry.h_NS3.transpose(1, 2) @ spread(x_EC, geometry.slots) / math.sqrt(config.edge_norm)
-    return (x_N3C[:, :, : config.axis].transpose(1, 2) @ x_N3C).flatten(1) / 3.0

@@ -25,7 +25,9 @@ class HeadConfig(BaseModel):
     activation: str = "silut:10.0"
     timestep: bool = True
     task_dim: int = Field(0, ge=0)
-    """Width of the dataset encoding; 0 for a head that serves one task."""
+    """Width of the dataset encoding; 0 for none. With one all tasks share a head."""
+    shared: bool = False
+    """All tasks share a head without encoding: their baselines alone tell them apart."""
     frame_params: int = Field(0, ge=0)
     """Numbers per frame (an electronic temperature, say) that the head reads; 0 for none."""
     default_frame_params: tuple[float, ...] | None = None
@@ -46,6 +48,11 @@ class HeadConfig(BaseModel):
                 f"default_frame_params holds {len(self.default_frame_params)} numbers, frame_params is {self.frame_params}"
             )
         return self
+
+    @property
+    def serves_all(self) -> bool:
+        """One head for all tasks, instead of one each."""
+        return self.shared or self.task_dim > 0
 
     @property
     def inputs(self) -> tuple[FrameInput, ...]:

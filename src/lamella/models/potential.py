@@ -60,8 +60,8 @@ class Potential(nn.Module):
     ) -> None:
         """A model with random weights and zero baselines.
 
-        With ``config.head.task_dim`` > 0 all tasks share one head and task k is encoded by the unit vector k; otherwise each
-        task has a head of its own.
+        With ``config.head.task_dim`` > 0 all tasks share one head and task k is encoded by the unit vector k; with
+        ``config.head.shared`` they share it without encoding; otherwise each task has a head of its own.
         """
         super().__init__()
         self.config = config
@@ -72,12 +72,11 @@ class Potential(nn.Module):
         backbone = config.backbone
         self._check_known(config)
         self.backbone = build_backbone(backbone, self.elements)
-        shared = config.head.task_dim > 0
-        heads = 1 if shared else len(self.tasks)
+        heads = 1 if config.head.serves_all else len(self.tasks)
         self.heads = nn.ModuleList(
             EnergyHead(config.head, backbone.output_dim, self.elements, backbone.element_heads) for _ in range(heads)
         )
-        if shared and config.head.task_dim < len(self.tasks):
+        if 0 < config.head.task_dim < len(self.tasks):
             raise RecipeError(f"model.head.task_dim is {config.head.task_dim}, fewer than the {len(self.tasks)} tasks.")
         self.task_code: Tensor
         self.baseline: Tensor

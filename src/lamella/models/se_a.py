@@ -1,7 +1,7 @@
 """DeepPot-SE, two-body smooth embedding (paper: arXiv 1805.09003; exact form: docs/papers/se_a.md).
 
-Each neighbour j of an atom i is a row (s, h) of the environment matrix: a switched inverse distance and its vector. Networks,
-one for each pair of elements (two-sided) or for each element of the neighbour (one-sided), embed s. The sum of row times
+Each neighbour j of an atom i is a row (s, h) of the environment matrix: a switched inverse distance and its vector. A
+network for each pair of elements (two-sided) or for each element of the neighbour (one-sided) embeds s. The sum of row times
 embedding over the neighbours, multiplied with itself, gives the invariants that the fitting network reads.
 
 =====================  ==============================  =============================================================
@@ -54,7 +54,7 @@ class SeAConfig(BaseModel):
     switch_start: float = Field(0.5, ge=0)
     """Å; the switch falls from here to the cutoff."""
     sel: dict[str, Count] | Literal["auto"] = "auto"
-    """Neighbours of each element that sums are normalised for; ``auto`` counts them in the training data. None is cut away."""
+    """Neighbours of each element that sums are normalised for; ``auto`` counts them in the training data. None is lost."""
     neurons: tuple[Width, ...] = Field((25, 50, 100), min_length=1, max_length=32)
     """Widths of the embedding networks; the last is M₁."""
     axis: int = Field(16, ge=1)

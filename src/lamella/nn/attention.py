@@ -1,8 +1,8 @@
 """Attention of the repformer: among the neighbours of an atom, and among the pairs that share one (DPA-2 paper Eqs. 26-33).
 
-A product of a query and a key is a bilinear form of the features themselves, q_j · k_k = x_j (Q Kᵀ) x_k, and the values may be
+A product of a query and a key is a bilinear form of the features themselves, q_j · k_k = x_j (Q Kᵀ) x_k, and values may be
 mapped after they were summed: Σ_k A_jk (x_k V) = (Σ_k A_jk x_k) V. So keys and values of single neighbours never exist, only
-those of atoms or pairs that are updated.
+forms and sums of what is updated.
 
 Stored weights follow deepmd-kit: the head is the last index of every query, key and value.
 """
@@ -10,9 +10,8 @@ Stored weights follow deepmd-kit: the head is the last index of every query, key
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-import torch
 from torch import Tensor, nn
 
 from lamella.geometry.segment import Slots, collect, spread
@@ -140,4 +139,4 @@ class PairValue(nn.Module):
         sum_QX = collect(sum_NSHC.reshape(*slots.shape, heads * width), slots)
         value_HCC = self.value.weight.view(width, width, heads).permute(2, 0, 1)
         mix_HCC = self.heads.weight.view(width, heads, width).transpose(0, 1)
-        return torch.addmm(self.heads.bias, sum_QX, (value_HCC @ mix_HCC).view(heads * width, width))
+        return sum_QX @ (value_HCC @ mix_HCC).view(heads * width, width) + cast(Tensor, self.heads.bias)

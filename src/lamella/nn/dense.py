@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lamella.nn.activation import activation
 
-__all__ = ["Dense", "EmbeddingNet", "Network"]
+__all__ = ["Dense", "EmbeddingNet", "Network", "side_by_side"]
 
 
 class Dense(nn.Module):
@@ -94,3 +94,11 @@ class Network(nn.Module):
         for layer in self.hidden:
             x = layer(x)
         return self.out(x)
+
+
+def side_by_side(layers: Sequence[Dense]) -> tuple[Tensor, Tensor]:
+    """Weights and biases of layers with one input, as one wide layer: one product, one gather, one activation for all."""
+    biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
+    if len(layers) == 1:
+        return layers[0].weight, biases[0]
+    return torch.cat([layer.weight for layer in layers], dim=1), torch.cat(biases)

@@ -9,7 +9,8 @@ T is the type embedding; one-sided networks do not read T_i. The sum counts ``se
 without a neighbour has h = 0 and s = -mean/std, nonzero only where the environment's mean is; its term is then known
 without looking at any neighbour, and enters once per centre, times the number of such places.
 
-DPA-2 paper Eqs. 16-20; DPA-1 paper, section "Methods".
+DPA-2 paper Eqs. 16-20; DPA-1 paper, section "Methods". Shapes: E edges, N atoms, T elements, P pairs of elements (elements,
+where one-sided), C channels of what enters of the types, M of the embedding.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from lamella.geometry.segment import gather, slots_of, spread
 from lamella.nn.activation import activation
 from lamella.nn.dense import Dense, EmbeddingNet
-from lamella.nn.environment import EnvironmentRows
+from lamella.nn.environment import Environment, EnvironmentRows
 from lamella.types import Graph, Incidence
 
 __all__ = ["EmbeddingInput", "EmbeddingSpec", "NeighborEmbedding", "invariants", "moments"]
@@ -54,7 +55,7 @@ class EmbeddingSpec:
 
     @property
     def counts_empty(self) -> bool:
-        """Whether a place without a neighbour has a value of its own, independent of any neighbour's element."""
+        """Whether a place without a neighbour has a G of its own, independent of any neighbour's element."""
         return self.input == "strip" and self.smooth
 
 
@@ -77,48 +78,61 @@ class NeighborEmbedding(nn.Module):
         self._act = activation(spec.activation)
         self._splits = spec.neurons[0] not in (n_in, 2 * n_in)  # no shortcut around the first layer
 
-    def forward(self, rows: EnvironmentRows, graph: Graph, table_SC: Tensor) -> Tensor:
+    def forward(self, rows: EnvironmentRows, graph: Graph, table_TC: Tensor) -> Tensor:
         """G (E, M) in the dtype of the weights.
 
         Args:
             rows: environment rows of the graph's edges.
             graph: species and edges.
-            table_SC: type embedding of all elements.
+            table_TC: type embedding of all elements.
         """
-        pairs_PC = self._pairs(table_SC)
-        by_pair = self._by_pair(graph, table_SC.shape[0])
-        s_E1 = rows.s_E[:, None].to(table_SC.dtype)
+        pairs_PC = self._pairs(table_TC)
+        by_pair = self._by_pair(graph, table_TC.shape[0])
+        s_E1 = rows.s_E[:, None].to(table_TC.dtype)
         if self.type_net is None:
             return self._concatenated(s_E1, pairs_PC, by_pair)
         factor_EM = gather(self.type_net(pairs_PC), by_pair)
         if self.spec.smooth:
-            factor_EM = factor_EM * rows.w_E[:, None].to(table_SC.dtype)
+            factor_EM = factor_EM * rows.w_E[:, None].to(table_TC.dtype)
         g_EM = self.net(s_E1)
         return torch.addcmul(g_EM, g_EM, factor_EM)
 
-    def empty(self, s_S: Tensor) -> Tensor:
-        """G of an empty place by its s, (S, M); only where ``spec.counts_empty``."""
-        return self.net(s_S[:, None])
+    def empty(self, environment: Environment, table_TC: Tensor) -> tuple[Tensor, Tensor] | None:
+        """What a place without a neighbour holds, by the element of the centre: s (T,) and G (T, M).
+
+        None where G would be another for every element that the place could take: deepmd-kit takes that of the first atom,
+        and only an environment whose mean is 0 makes it count for nothing.
+        """
+        n_species = table_TC.shape[0]
+        s_T = environment.empty(torch.arange(n_species, device=table_TC.device)).to(table_TC.dtype)
+        if self.type_net is not None:
+            g_TM = self.net(s_T[:, None])
+            if self.spec.smooth:
+                return s_T, g_TM
+            return (s_T, g_TM * (1.0 + self.type_net(self._pairs(table_TC)))) if n_species == 1 else None
+        if n_species > 1:
+            return None
+        return s_T, self.net(torch.cat([s_T[:, None], self._pairs(table_TC)], dim=1))
 
     def _concatenated(self, s_E1: Tensor, pairs_PC: Tensor, by_pair: Incidence) -> Tensor:
         """N([s | T_j | T_i]), its first product taken per edge for s and per pair of elements for the rest."""
         if not self._splits:
             return self.net(torch.cat([s_E1, gather(pairs_PC, by_pair)], dim=1))
         first, *others = cast(list[Dense], list(self.net.layers))
-        weight_1C, weight_TC = first.weight.split([1, pairs_PC.shape[1]])
-        pairs_PM = pairs_PC @ weight_TC if first.bias is None else torch.addmm(first.bias, pairs_PC, weight_TC)
-        x_EM = self._act(torch.addcmul(gather(pairs_PM, by_pair), s_E1, weight_1C))
+        weight_1M, weight_CM = first.weight.split([1, pairs_PC.shape[1]])
+        pairs_PM = pairs_PC @ weight_CM if first.bias is None else torch.addmm(first.bias, pairs_PC, weight_CM)
+        x_EM = self._act(torch.addcmul(gather(pairs_PM, by_pair), s_E1, weight_1M))
         for layer in others:
             x_EM = layer(x_EM)
         return x_EM
 
-    def _pairs(self, table_SC: Tensor) -> Tensor:
+    def _pairs(self, table_TC: Tensor) -> Tensor:
         """[T_j | T_i] of every pair, centre-major, or T_j alone: what edges look their elements up in."""
         if self.spec.one_sided:
-            return table_SC
-        n_species, width = table_SC.shape
-        neighbour = table_SC[None].expand(n_species, n_species, width)
-        centre = table_SC[:, None].expand(n_species, n_species, width)
+            return table_TC
+        n_species, width = table_TC.shape
+        neighbour = table_TC[None].expand(n_species, n_species, width)
+        centre = table_TC[:, None].expand(n_species, n_species, width)
         return torch.cat([neighbour, centre], dim=2).flatten(0, 1)
 
     def _by_pair(self, graph: Graph, n_species: int) -> Incidence:
@@ -140,15 +154,15 @@ def moments(g_EM: Tensor, rows: EnvironmentRows, graph: Graph, sel: int, empty: 
         rows: environment rows of the same edges.
         graph: centres.
         sel: places of a centre; a centre with more neighbours has a negative number of empty ones.
-        empty: (s of an empty place (S,), its G (S, M)) by the centre's species; None where s is 0 there.
+        empty: of :meth:`NeighborEmbedding.empty`; None where an empty place counts for nothing.
     """
     env_E4 = torch.cat([rows.s_E[:, None], rows.h_E3], dim=1).to(g_EM.dtype)
     slots = slots_of(graph.src)
     x_N4M = spread(env_E4, slots).transpose(1, 2) @ spread(g_EM, slots)
     if empty is not None:
-        s_S, g_SM = empty
+        s_T, g_TM = empty
         places_N = (sel - graph.src.ptr.diff()).to(g_EM.dtype)
-        term_NM = places_N[:, None] * (s_S[:, None] * g_SM).index_select(0, graph.species)
+        term_NM = places_N[:, None] * (s_T[:, None] * g_TM).index_select(0, graph.species)
         x_N4M = x_N4M + torch.nn.functional.pad(term_NM[:, None], (0, 0, 0, 3))
     return x_N4M / sel
 

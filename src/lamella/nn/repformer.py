@@ -1,15 +1,15 @@
 """Repformer: layers that update atoms, and pairs of neighbours, from one another (DPA-2 paper, Sec. 4.2.3, Eqs. 21-36).
 
-Shapes: N atoms, Q pairs (short edges i <- j), S slots of the rectangle that holds each centre's pairs side by side, C channels
-of whatever is spoken of, H heads. A pair beyond the cutoff, or between elements that do not see each other, has weight 0 and
-so counts like an empty slot.
+Shapes: N atoms, Q pairs (short edges i <- j), S slots of the rectangle that holds each centre's pairs side by side, C
+channels of whatever is spoken of, H heads. A pair beyond the cutoff, or between elements that do not see each other, has
+weight 0 and so counts like an empty slot.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -24,7 +24,10 @@ from lamella.nn.residual import UpdateStyle, combine, learned_steps
 from lamella.nn.symmetrise import symmetrise
 from lamella.types import Graph
 
-__all__ = ["Repformer", "RepformerConfig"]
+__all__ = ["Repformer", "RepformerConfig", "Width"]
+
+Width = Annotated[int, Field(ge=1, le=65536)]
+"""Of a layer."""
 
 
 class RepformerConfig(BaseModel):
@@ -37,8 +40,8 @@ class RepformerConfig(BaseModel):
     switch_start: float = Field(3.5, ge=0)
     sel: int = Field(48, ge=1)
     layers: int = Field(6, ge=1, le=256)
-    node_dim: int = Field(128, ge=1)
-    pair_dim: int = Field(32, ge=1)
+    node_dim: Width = 128
+    pair_dim: Width = 32
     axis: int = Field(4, ge=1)
     conv: bool = True
     """Σ_j w g ⊙ f_j in the update of atoms (Eq. 25)."""
@@ -48,7 +51,7 @@ class RepformerConfig(BaseModel):
     """symm(g_ij, h_ij) there."""
     local_attention: bool = False
     """loc_attn there (Eqs. 26-28)."""
-    local_attention_dim: int = Field(128, ge=1)
+    local_attention_dim: Width = 128
     local_attention_heads: int = Field(4, ge=1, le=256)
     prod_f: bool = False
     """f_i ⊙ f_j in the update of pairs (Eq. 29)."""
@@ -56,7 +59,7 @@ class RepformerConfig(BaseModel):
     """gated_attn there (Eqs. 30-32)."""
     gate: bool = True
     """h_ij · h_ik inside its softmax (Eq. 32)."""
-    attention_dim: int = Field(32, ge=1)
+    attention_dim: Width = 32
     attention_heads: int = Field(4, ge=1, le=256)
     update_vectors: bool = False
     """Whether h is updated too (Eq. 33)."""
@@ -83,6 +86,8 @@ class RepformerConfig(BaseModel):
         activation(self.activation)
         if (self.sym_f and self.axis > self.node_dim) or (self.sym_g and self.axis > self.pair_dim):
             raise ValueError(f"axis ({self.axis}) must not exceed node_dim and pair_dim")
+        if self.separate_self and not (self.sym_f or self.sym_g or (self.conv and not self.separate_conv)):
+            raise ValueError("separate_self: true leaves the concatenation of Eq. 25 empty without sym_f and sym_g")
         return self
 
 
@@ -204,7 +209,9 @@ class AtomUpdate(nn.Module):
 
     def forward(self, given: _Input, graph: Graph, geometry: _Geometry) -> Tensor:
         """Updated atoms (N, C)."""
-        config, updates, parts = self.config, [], []
+        config = self.config
+        updates: list[Tensor] = []
+        parts: list[Tensor] = []
         if self.own is None:
             parts.append(given.node_NC)
         else:
@@ -213,8 +220,7 @@ class AtomUpdate(nn.Module):
             (updates if config.separate_conv else parts).append(self._convolve(given, graph, geometry))
         if config.sym_g or config.sym_f:
             parts += self._symmetrised(given, geometry)
-        mixed_NX = torch.cat(parts, dim=1) if parts else given.node_NC[:, :0]
-        updates.append(self._act(self.mix(mixed_NX)))
+        updates.append(self._act(self.mix(torch.cat(parts, dim=1))))
         if self.local is not None:
             updates.append(self.local(given.node_NC, spread(given.neighbour_QC, geometry.places.slots), geometry.places))
         return combine(given.node_NC, updates, self.steps, config.update_style)
@@ -254,7 +260,7 @@ class PairUpdate(nn.Module):
         self.norm = nn.LayerNorm(p, eps=config.norm_eps) if config.attention else None
         self.vector = Dense(heads, 1, bias=False) if config.update_vectors else None
         self.steps = _steps(config, 1 + config.prod_f + config.attention, p)
-        self.vector_steps = _steps(config, 1, 1) if config.update_vectors else None
+        self.vector_steps = _steps(config, int(config.update_vectors), 1)
         self._act = activation(config.activation)
 
     def forward(self, given: _Input, graph: Graph, geometry: _Geometry) -> tuple[Tensor, Tensor]:
@@ -274,5 +280,5 @@ class PairUpdate(nn.Module):
         return combine(given.pair_QC, updates, self.steps, style), h_NS3
 
 
-def _steps(config: RepformerConfig, count: int, width: int) -> nn.ParameterList | None:
+def _steps(config: RepformerConfig, count: int, width: int) -> nn.ParameterList:
     return learned_steps(config.update_style, config.update_step, count, width, config.update_init == "normal")

@@ -1,4 +1,4 @@
-"""How a feature takes in its updates: learned steps, or averages (DPA-2 paper Eq. 36; DPA3 paper Eqs. 4, 5, 12)."""
+"""How a feature takes in its updates: learned steps, or averages (DPA-2 paper Eqs. 24, 29, 33; DPA3 paper Eqs. 4, 5, 12)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ __all__ = ["UpdateStyle", "combine", "learned_steps"]
 UpdateStyle = Literal["res_residual", "res_avg", "res_incr"]
 
 
-def learned_steps(style: UpdateStyle, size: float, count: int, width: int, normal: bool = False) -> nn.ParameterList | None:
-    """One step per update and channel, all of ``size`` or from N(0, size²); None for a style without learned steps."""
-    if style != "res_residual":
-        return None
-    return nn.ParameterList(size * (torch.randn(width) if normal else torch.ones(width)) for _ in range(count))
+def learned_steps(style: UpdateStyle, size: float, count: int, width: int, normal: bool = False) -> nn.ParameterList:
+    """One step per update and channel, of ``size`` or drawn from N(0, size²); empty for a style without learned steps."""
+    steps = (size * (torch.randn(width) if normal else torch.ones(width)) for _ in range(count))
+    return nn.ParameterList(steps if style == "res_residual" else ())
 
 
-def combine(old: Tensor, updates: Sequence[Tensor], steps: nn.ParameterList | None, style: UpdateStyle) -> Tensor:
+def combine(old: Tensor, updates: Sequence[Tensor], steps: nn.ParameterList, style: UpdateStyle) -> Tensor:
     """Of x and n updates u: x + Σ δu, δ learned (res_residual), (x + Σ u)/√(n+1) (res_avg), x + Σ u/√n (res_incr).
 
     Args:
@@ -32,7 +31,7 @@ def combine(old: Tensor, updates: Sequence[Tensor], steps: nn.ParameterList | No
     """
     if not updates:
         return old
-    if steps is not None:
+    if style == "res_residual":
         for step, update in zip(steps, updates, strict=True):
             old = torch.addcmul(old, update, step)
         return old

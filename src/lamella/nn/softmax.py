@@ -26,10 +26,15 @@ def smooth_softmax(logit_S: Tensor, weight_S: Tensor, sel: int) -> Tensor:
         weight_S: w, 0 in empty slots; broadcasts against ``logit_S``.
         sel: number of slots the softmax counts.
     """
+    if not logit_S.numel():  # no centre has a neighbour
+        return logit_S
     raised_S = (logit_S + _SHIFT) * weight_S - _SHIFT
-    total_1 = raised_S.logsumexp(dim=-1, keepdim=True)
     missing = sel - logit_S.shape[-1]
-    return raised_S.softmax(dim=-1) / (1.0 + missing * torch.exp(-_SHIFT - total_1))
+    top_1 = raised_S.detach().amax(dim=-1, keepdim=True)
+    if missing > 0:  # an empty slot may be the largest term by far
+        top_1 = top_1.clamp(min=-_SHIFT)
+    terms_S = torch.exp(raised_S - top_1)
+    return terms_S / (terms_S.sum(dim=-1, keepdim=True) + missing * torch.exp(-_SHIFT - top_1))
 
 
 def masked_softmax(logit_S: Tensor, absent_S: Tensor) -> Tensor:

@@ -9,12 +9,14 @@ The centre's element does not enter. An empty slot has h = 0, so c = 0 and it ad
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from lamella.geometry.segment import Slots, gather, spread
 from lamella.nn.activation import activation
-from lamella.nn.dense import EmbeddingNet
+from lamella.nn.dense import Dense, EmbeddingNet
 from lamella.nn.neighbor_embedding import EmbeddingSpec
 from lamella.types import Incidence
 
@@ -41,7 +43,7 @@ class ThreeBodyEmbedding(nn.Module):
         self._splits = spec.neurons[0] not in (n_in, 2 * n_in)  # no shortcut around the first layer
 
     def forward(self, h_Q3: Tensor, w_Q: Tensor, species_Q: Tensor, table_TC: Tensor, slots: Slots) -> Tensor:
-        """t (N, M).
+        """The sum t_i, (N, M).
 
         Args:
             h_Q3: equivariant columns of the environment matrix, in the dtype of the weights.
@@ -70,9 +72,9 @@ class ThreeBodyEmbedding(nn.Module):
                 [c_NSS[..., None], types_NSC[:, :, None].expand(shape), types_NSC[:, None].expand(shape)], dim=3
             )
             return _on_last(self.net, x_NSSC)
-        first, *others = self.net.layers
+        first, *others = cast(list[Dense], list(self.net.layers))
         weight_1M, weight_j, weight_k = first.weight.split([1, width, width])
-        both_TM = torch.cat([torch.addmm(first.bias, table_TC, weight_j), table_TC @ weight_k], dim=1)
+        both_TM = torch.cat([torch.addmm(cast(Tensor, first.bias), table_TC, weight_j), table_TC @ weight_k], dim=1)
         j_NSM, k_NSM = spread(gather(both_TM, by_species), slots).chunk(2, dim=2)
         x_NSSM = self._act(torch.addcmul(j_NSM[:, :, None] + k_NSM[:, None], c_NSS[..., None], weight_1M))
         return _on_last(nn.Sequential(*others), x_NSSM)
@@ -85,7 +87,7 @@ class ThreeBodyEmbedding(nn.Module):
         species_NS = species_Q.new_zeros(slots.shape)
         species_NS.view(-1)[slots.place] = species_Q
         pair_NSS = species_NS[:, :, None] * n_species + species_NS[:, None]
-        factor = gather(self.type_net(pairs_PC), _by(pair_NSS.flatten(), n_species * n_species))
+        factor = gather(_on_last(cast(nn.Module, self.type_net), pairs_PC), _by(pair_NSS.flatten(), n_species * n_species))
         factor_NSSM = factor.view(*pair_NSS.shape, factor.shape[1])
         if self.spec.smooth:
             w_NS1 = spread(w_Q[:, None], slots)

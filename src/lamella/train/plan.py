@@ -10,6 +10,7 @@ from lamella.data.load import make_batch
 from lamella.data.sample import Sampler
 from lamella.fields import INPUTS, LABELS
 from lamella.models.potential import Potential
+from lamella.models.words import ARCHITECTURES, cutoffs
 from lamella.train.prepare import TaskData
 from lamella.train.recipe import Recipe
 
@@ -19,12 +20,13 @@ __all__ = ["plan_lines"]
 def plan_lines(
     recipe: Recipe, data: Mapping[str, TaskData], potential: Potential, samplers: Mapping[str, Sampler]
 ) -> Sequence[str]:
-    """A line for the model, two for each task: frames and labels, and what its first batch holds."""
+    """Two lines for the model, two for each task: frames and labels, and what its first batch holds."""
     dtype = str(potential.dtype).removeprefix("torch.")
     backbone = recipe.model.backbone
     lines = [
-        f"model     {backbone.kind}, {backbone.layers} layers, {potential.parameter_count():,} parameters, {dtype} on "
+        f"model     {ARCHITECTURES[backbone.kind]}, {potential.parameter_count():,} parameters, {dtype} on "
         f"{potential.device}, elements {' '.join(potential.elements)}",
+        f"          cutoffs {cutoffs(backbone)}",
         f"run       {recipe.training.steps:,} steps, {recipe.optimizer.kind}, {recipe.schedule.kind} lr "
         f"{recipe.optimizer.lr:g} to {recipe.schedule.stop_lr:g}",
     ]
@@ -46,7 +48,7 @@ def plan_lines(
             f"          first batch: {graph.n_frames} frames, {graph.n_atoms:,} atoms, {graph.n_edges:,} edges, "
             f"{graph.n_angles:,} angles; baseline {_baseline(potential, name)}"
         )
-    return lines
+    return lines + [f"          not smooth: {reason}" for reason in backbone.rough]
 
 
 def _inputs(task: TaskData, potential: Potential) -> list[str]:

@@ -163,7 +163,7 @@ def build_potential(recipe: Recipe, data: Mapping[str, TaskData]) -> Potential:
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         potential = Potential(recipe.model, elements, tuple(recipe.tasks))
-        if recipe.model.head.task_dim == 0:
+        if not recipe.model.head.serves_all:
             for name, head in zip(potential.tasks, potential.heads, strict=True):
                 torch.manual_seed(task_seed(recipe.seed, name))
                 backbone = recipe.model.backbone

@@ -21,9 +21,14 @@ import torch
 import lamella
 from lamella.allocator import keep_freed_memory
 from lamella.errors import LamellaError
+from lamella.models.backbone import BackboneConfig
+from lamella.models.dpa1 import DPA1Config
+from lamella.models.dpa2 import DPA2Config, RepformerConfig
 from lamella.models.dpa3 import DPA3Config
 from lamella.models.heads import HeadConfig
 from lamella.models.potential import ModelConfig, Potential
+from lamella.models.se_a import SeAConfig
+from lamella.models.words import ARCHITECTURES
 from lamella.types import Frame
 
 __all__ = ["Finding", "examine"]
@@ -234,27 +239,36 @@ def _memory() -> list[Finding]:
 
 
 def _self_test() -> list[Finding]:
-    """A small random DPA-3 in float64 on a water dimer: finite numbers, and forces = -dE/dr by central differences."""
+    """A small random model of each architecture in float64 on a water dimer: forces = -dE/dr by central differences."""
     start = time.perf_counter()
     try:
-        error = _force_error()
+        errors = {ARCHITECTURES[backbone.kind]: _force_error(backbone) for backbone in _small_backbones()}
     except (LamellaError, RuntimeError, ValueError, ImportError) as failure:
         reason = f"failed: {type(failure).__name__}: {failure}"
         return [Finding("self-test", reason, "problem", "repeat the installation (`make clean`, remove .venv, `make test`)")]
     seconds = time.perf_counter() - start
-    value = f"forces against differences: {error:.1e} relative (bound {_FORCE_BOUND:.0e}), {seconds:.1f} s"
-    if not error <= _FORCE_BOUND:
+    listed = ", ".join(f"{name} {error:.1e}" for name, error in errors.items())
+    value = f"forces against differences, relative: {listed} (bound {_FORCE_BOUND:.0e}), {seconds:.1f} s"
+    if not all(error <= _FORCE_BOUND for error in errors.values()):
         return [Finding("self-test", value, "problem", "wrong forces: do not use this installation; please report")]
     return [Finding("self-test", value)]
 
 
-def _force_error() -> float:
+def _small_backbones() -> tuple[BackboneConfig, ...]:
+    return (
+        SeAConfig(sel={"H": 4, "O": 4}, neurons=(8, 16), axis=4),
+        DPA1Config(sel=8, neurons=(8, 16), axis=4, attention_dim=8),
+        DPA2Config(repformer=RepformerConfig(layers=2, node_dim=16, pair_dim=8)),
+        DPA3Config(layers=2, node_dim=16, edge_dim=8, angle_dim=4, axis=2, activation="silu"),
+    )
+
+
+def _force_error(backbone: BackboneConfig) -> float:
     """Largest difference between forces and central differences of the energy, relative to the largest force."""
     step = 1e-4
     # fork_rng: an examination must not move the random numbers of a program that asks for one
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        backbone = DPA3Config(layers=2, node_dim=16, edge_dim=8, angle_dim=4, axis=2, activation="silu")
         potential = Potential(ModelConfig(backbone=backbone, head=HeadConfig(hidden=(16,))), ("H", "O")).cast(torch.float64)
     positions = np.array(
         [[0.0, 0.0, 0.0], [0.76, 0.59, 0.0], [-0.76, 0.59, 0.0], [0.0, -2.9, 0.1], [0.5, -3.2, 0.8], [0.3, -1.98, 0.0]]

@@ -72,7 +72,8 @@ def _read(section: dict[str, Any], place: Place) -> DPA1Config:
     if stripped is not None:
         section["tebd_input_mode"] = "strip" if stripped else "concat"
     fields = read_options(_DESCRIPTOR, section, place)
-    if not fields["zero_mean"] and not (fields["embedding_input"] == "strip" and fields["smooth"]):
+    free = (fields["embedding_input"] == "strip" and fields["smooth"]) or len(place.elements) == 1
+    if not fields["zero_mean"] and not free:
         if place.json:
             raise CheckpointError(
                 f"{place.where}.set_davg_zero = false lets deepmd-kit's energies depend on the order of atoms, unless "

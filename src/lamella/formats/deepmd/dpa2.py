@@ -147,7 +147,8 @@ def _read(section: dict[str, Any], place: Place) -> DPA2Config:
     three_body = read_options(_THREE_BODY, {key: repinit.pop(key) for key in keys}, within)
     fields = read_options(_DESCRIPTOR, section, place)
     inner = read_options(_REPINIT, repinit, within)
-    if not inner["zero_mean"] and not (inner["embedding_input"] == "strip" and fields["smooth"]):
+    free = (inner["embedding_input"] == "strip" and fields["smooth"]) or len(place.elements) == 1
+    if not inner["zero_mean"] and not free:
         if place.json:
             raise CheckpointError(
                 f"{within.where}.set_davg_zero = false lets deepmd-kit's energies depend on the order of atoms, unless "
@@ -162,7 +163,20 @@ def _read(section: dict[str, Any], place: Place) -> DPA2Config:
     )
 
 
+def _check_writable(config: DPA2Config) -> None:
+    """Refuse what deepmd-kit, which cuts its shorter neighbour lists out of the longest, does not build."""
+    outer, inner = config.repinit, config.repformer
+    lists = [(part.cutoff, part.sel) for part in (outer, inner, config.three_body) if part is not None]
+    slots = [sel for _, sel in sorted(lists)]
+    if outer.cutoff <= inner.cutoff or outer.sel <= inner.sel or slots != sorted(slots):
+        raise CheckpointError(
+            "model.backbone: deepmd-kit needs repinit's cutoff and sel above repformer's, and no list of neighbours with a "
+            "longer cutoff and a smaller sel than another; this one cannot be written for it: train one with other numbers."
+        )
+
+
 def _write(config: DPA2Config, elements: tuple[str, ...]) -> dict[str, Any]:
+    _check_writable(config)
     repinit = write_options(_REPINIT, config.repinit, elements)
     repinit["use_three_body"] = config.three_body is not None
     if config.three_body is not None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from lamella.errors import CheckpointError
 from lamella.formats.deepmd.translator import (
-    OFF,
     PAIRS,
     Block,
     Option,
@@ -60,9 +60,9 @@ _REPFLOW: Final = Table(
             codec=choice({False: "polynomial", True: "exponential"}),
             aliases=("use_env_envelope",),
         ),
+        Option("sequential_update", "sequential", False),
     ),
     ignored=frozenset({"update_residual_init", "optim_update", "skip_stat"}),
-    neutral={"sequential_update": OFF},
 )
 
 _DESCRIPTOR: Final = Table(
@@ -100,6 +100,11 @@ def _read(section: dict[str, Any], place: Place) -> DPA3Config:
 
 
 def _write(config: DPA3Config, elements: tuple[str, ...]) -> dict[str, Any]:
+    if config.angle_sel > config.edge_sel:
+        raise CheckpointError(
+            f"model.backbone: deepmd-kit takes no angle_sel ({config.angle_sel}) above edge_sel ({config.edge_sel}), so it "
+            "cannot have the model; train it with another angle_sel."
+        )
     repflow = write_options(_REPFLOW, config, elements)
     return {"type": "dpa3", "repflow": repflow, **write_options(_DESCRIPTOR, config, elements)}
 

@@ -129,8 +129,8 @@ def elements_of(params: Mapping[str, Any], where: str) -> tuple[str, ...]:
     for name in names:
         if name not in chemical_symbols[1:]:
             raise CheckpointError(
-                f"{where}.type_map: {str(name)[:40]!r} is no chemical symbol, and lamella tells atoms apart by their element "
-                "alone; use deepmd-kit for it."
+                f"{where}.type_map: {str(name)[:40]!r} is no chemical symbol, and lamella tells atoms apart by their "
+                "element alone; use deepmd-kit for it."
             )
     if len(set(names)) < len(names):
         raise CheckpointError(f"{where}.type_map: an element occurs twice; use deepmd-kit for it.")
@@ -162,7 +162,9 @@ def model_config(params: Mapping[str, Any], source: str, json: bool = False) -> 
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise CheckpointError(f"{source}: configuration not understood: {key}: {first['msg']}; use deepmd-kit for it.") from None
+        raise CheckpointError(
+            f"{source}: configuration not understood: {key}: {first['msg']}; use deepmd-kit for it."
+        ) from None
     except RecipeError as error:
         raise CheckpointError(f"{source}: configuration not understood: {error}") from None
 
@@ -172,7 +174,9 @@ def _translator(params: Mapping[str, Any], descriptor: dict[str, Any], fitting: 
     known = {kind: translator for translator in TRANSLATORS.values() for kind in translator.kinds}
     kind, purpose, whole = descriptor.get("type"), fitting.get("type", "ener"), params.get("type", "standard")
     if whole != "standard":
-        raise CheckpointError(f"{source}: model.type {str(whole)[:40]!r} is not something lamella runs; use deepmd-kit for it.")
+        raise CheckpointError(
+            f"{source}: model.type {str(whole)[:40]!r} is not something lamella runs; use deepmd-kit for it."
+        )
     if purpose != "ener":
         raise CheckpointError(f"{source}: fitting {str(purpose)[:40]!r} is not one lamella runs; it runs ener (energies).")
     if not isinstance(kind, str) or kind not in known:
@@ -221,8 +225,8 @@ def model_params(config: ModelConfig, elements: tuple[str, ...], precision: tupl
     if head.subtract_vacuum:
         if not backbone.element_heads and set(head.subtract_vacuum) != set(elements):
             raise CheckpointError(
-                "model.head.subtract_vacuum names some elements only, which deepmd-kit knows for se_e2_a alone; it cannot be "
-                "written for deepmd-kit."
+                "model.head.subtract_vacuum names some elements only, which deepmd-kit knows for se_e2_a alone; name all "
+                "elements or none."
             )
         fitting["atom_ener"] = [0.0 if symbol in head.subtract_vacuum else None for symbol in elements]
     return {

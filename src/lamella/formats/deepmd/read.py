@@ -3,8 +3,8 @@
 ``.pt``   training checkpoint
 ``.pth``  frozen model
 
-No code in either runs (:mod:`lamella.formats.archive`). Every key of the configuration is translated or refused by name, every
-tensor is used, kept for the way back, or known to carry nothing.
+No code in either runs (:mod:`lamella.formats.archive`). Every key of the configuration is translated or refused by name,
+every tensor is used, kept for the way back, or known to carry nothing.
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ __all__ = ["potential_from_state", "read"]
 
 _ALONE: Final = "take one alone: lamella convert IN OUT --task NAME"
 
+_MOST_BRANCHES: Final = 1000
+
+_OTHER_BACKENDS: Final = (".pb", ".dp", ".hlo", ".jax", ".savedmodel", ".pd", ".pt2", ".pte")
+
 _CONSTANTS: Final = (".emask.", ".pair_excl.", ".atom_excl.", ".econf_tebd")
 """What TorchScript keeps of tables that follow from the configuration."""
 
@@ -56,6 +60,11 @@ def read(path: Path, task: str | None = None) -> Potential:
     Raises:
         CheckpointError: neither, damaged, or a kind of model that lamella does not run.
     """
+    if path.suffix in _OTHER_BACKENDS:
+        raise CheckpointError(
+            f"{path}: of another of deepmd-kit's backends; make a frozen model of it: dp convert-backend {path.name} "
+            f"{path.stem}.pth"
+        )
     state = _frozen_state(path) if archive_kind(path) == "module" else _checkpoint_state(path)
     for name, value in state.items():
         if name != "_extra_state":
@@ -127,6 +136,8 @@ def potential_from_state(state: Mapping[str, Any], source: str, task: str | None
     if stray is not None:
         raise CheckpointError(f"{source}: tensor {stray[:120]} is of no model; use deepmd-kit for it.")
     parts = [_Branch(state, branch, config, elements, source) for branch in branches]
+    if len(parts) > 1 and all(_one_memory(parts[0].head, part.head) for part in parts[1:]):
+        config = config.model_copy(update={"head": config.head.model_copy(update={"shared": config.head.task_dim == 0})})
     weights = _assemble(parts, config, source)
     record = {
         "model_params": params,
@@ -150,8 +161,8 @@ def _task_name(params: Mapping[str, Any]) -> str:
 
 
 def _chosen(branches: Mapping[str, Any], task: str | None, source: str) -> dict[str, Any]:
-    if not isinstance(branches, dict) or not branches:
-        raise CheckpointError(f"{source}: its model_dict holds no branch; copy the file again.")
+    if not isinstance(branches, dict) or not 0 < len(branches) <= _MOST_BRANCHES:
+        raise CheckpointError(f"{source}: its model_dict does not hold 1 to {_MOST_BRANCHES} branches; copy the file again.")
     if task is None:
         return dict(branches)
     if task not in branches:
@@ -201,7 +212,9 @@ class _Branch:
         self.head = head_from(found, config, elements, 0, source)
         self.code = next(iter(self.head.values())).new_zeros(0) if code is None else code
         dtypes = _one_dtype(self.backbone, source), _one_dtype({**self.head, "task_code": self.code}, source)
-        self.precision = dict(zip(("descriptor", "fitting_net"), (str(d).removeprefix("torch.") for d in dtypes), strict=True))
+        self.precision = dict(
+            zip(("descriptor", "fitting_net"), (str(d).removeprefix("torch.") for d in dtypes), strict=True)
+        )
         self.dtype = torch.promote_types(torch.promote_types(*dtypes), torch.float32)
         if found:
             raise CheckpointError(f"{source}: tensor {next(iter(found))[:120]} is not one that lamella knows; {_ALONE}.")
@@ -216,7 +229,9 @@ def _check_default(stored: Tensor | None, default: tuple[float, ...] | None, sou
 def _one_dtype(tensors: Mapping[str, Tensor], source: str) -> torch.dtype:
     dtype = next((value.dtype for value in tensors.values()), torch.float64)
     if not dtype.is_floating_point:
-        raise CheckpointError(f"{source}: tensor {next(iter(tensors))} is {dtype}, no floating-point numbers; copy it again.")
+        raise CheckpointError(
+            f"{source}: tensor {next(iter(tensors))} is {dtype}, no floating-point numbers; copy it again."
+        )
     for name, value in tensors.items():
         if value.dtype != dtype:
             raise CheckpointError(f"{source}: tensor {name} is {value.dtype}, not {dtype} like the rest; copy it again.")
@@ -228,10 +243,10 @@ def _assemble(parts: list[_Branch], config: ModelConfig, source: str) -> dict[st
     first, *others = parts
     for other in others:
         _check_shared(first.backbone, other.backbone, (first.name, other.name, "descriptor"), source)
-        if config.head.task_dim:
+        if config.head.serves_all:
             _check_shared(first.head, other.head, (first.name, other.name, "fitting_net"), source)
     weights = dict(first.backbone)
-    for position, part in enumerate([first] if config.head.task_dim else parts):
+    for position, part in enumerate([first] if config.head.serves_all else parts):
         weights |= {name.replace("heads.0.", f"heads.{position}.", 1): value for name, value in part.head.items()}
     weights["task_code"] = torch.stack([part.code for part in parts])
     dtype = torch.float32
@@ -239,6 +254,13 @@ def _assemble(parts: list[_Branch], config: ModelConfig, source: str) -> dict[st
         dtype = torch.promote_types(dtype, part.dtype)
     own = {name: value.to(dtype, copy=True).contiguous() for name, value in weights.items()}
     return {**own, "baseline": torch.stack([part.baseline for part in parts])}
+
+
+def _one_memory(one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> bool:
+    """Whether the file stores both heads as one: equal numbers alone may come from equal seeds."""
+    return one.keys() == two.keys() and all(
+        value.data_ptr() == two[name].data_ptr() for name, value in one.items() if value.numel()
+    )
 
 
 def _check_shared(one: Mapping[str, Tensor], two: Mapping[str, Tensor], names: tuple[str, str, str], source: str) -> None:

@@ -1,4 +1,4 @@
-"""What lamella has no use for in a deepmd-kit checkpoint, kept as plain values in ``metadata["deepmd"]`` for the way back."""
+"""What lamella has no use for in a deepmd-kit checkpoint, kept in ``metadata["deepmd"]`` for the way back."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def branch_record(unused: Mapping[str, Tensor], out_bias: Tensor, type_bias: Ten
         kept |= {"out_bias": out_bias, "bias_atom_e": type_bias}
     for key, value in kept.items():
         if value.numel() > _LARGEST or value.dtype not in _DTYPES.values():
-            raise CheckpointError(f"{key}: holds {value.numel()} numbers of {value.dtype}, as in no model; do not trust this file.")
-    return {
-        key: {"dtype": str(value.dtype).removeprefix("torch."), "values": value.tolist()} for key, value in kept.items()
-    }
+            raise CheckpointError(
+                f"{key}: holds {value.numel()} numbers of {value.dtype}, as in no model; do not trust this file."
+            )
+    return {key: {"dtype": str(value.dtype).removeprefix("torch."), "values": value.tolist()} for key, value in kept.items()}
 
 
 def tensor_of(kept: Mapping[str, Any]) -> Tensor:

@@ -66,13 +66,16 @@ def branch_tensors(state: Mapping[str, Tensor], branch: str, source: str) -> dic
 
 
 def same(a: Tensor, b: Tensor) -> bool:
-    """Equal bit for bit, NaN included."""
-    if a.data_ptr() == b.data_ptr() and a.stride() == b.stride() and a.shape == b.shape:
-        return a.dtype == b.dtype
-    return a.shape == b.shape and a.dtype == b.dtype and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
+    """Same numbers, shape and dtype; NaN equals NaN."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    one_memory = a.data_ptr() == b.data_ptr() and a.stride() == b.stride()
+    return one_memory or torch.equal(a, b) or torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
 
 
-def descriptor_from(found: dict[str, Tensor], config: ModelConfig, elements: tuple[str, ...], source: str) -> dict[str, Tensor]:
+def descriptor_from(
+    found: dict[str, Tensor], config: ModelConfig, elements: tuple[str, ...], source: str
+) -> dict[str, Tensor]:
     """Our backbone tensors from a branch, whose descriptor tensors are taken out of ``found``.
 
     Raises:
@@ -95,25 +98,31 @@ def descriptor_from(found: dict[str, Tensor], config: ModelConfig, elements: tup
             )
     unknown = next((key for key in found if key.startswith(DESCRIPTOR)), None)
     if unknown is not None:
-        raise CheckpointError(f"{source}: tensor {unknown[:120]} is not one of a {translator.kinds[0]} model that lamella runs.")
+        raise CheckpointError(
+            f"{source}: tensor {unknown[:120]} is not one of a {translator.kinds[0]} model that lamella runs."
+        )
     return ours
 
 
-def _statistics_from(
-    mean: Tensor, std: Tensor, module: str, block: Block, n_species: int, source: str
-) -> dict[str, Tensor]:
+def _statistics_from(mean: Tensor, std: Tensor, module: str, block: Block, n_species: int, source: str) -> dict[str, Tensor]:
     """(n_species,) and (n_species, [radial, angular]); identical in every slot, so slot 0 tells all."""
     where = f"{source}: {block.prefix}"
     for leaf, value in (("mean", mean), ("stddev", std)):
         if value.shape != (n_species, block.slots, 4):
             want = (n_species, block.slots, 4)
-            raise CheckpointError(f"{where}.{leaf} has shape {tuple(value.shape)}, its configuration says {want}; copy it again.")
+            raise CheckpointError(
+                f"{where}.{leaf} has shape {tuple(value.shape)}, its configuration says {want}; copy it again."
+            )
         if not same(value, value[:, :1].expand_as(value)):
-            raise CheckpointError(f"{where}.{leaf} differs between neighbour slots, which no training writes; do not trust it.")
+            raise CheckpointError(
+                f"{where}.{leaf} differs between neighbour slots, which no training writes; do not trust it."
+            )
     if not same(std[:, 0, 1:], std[:, 0, 1:2].expand(-1, 3)):
         raise CheckpointError(f"{where}.stddev differs between neighbour slots or directions; use deepmd-kit for it.")
     if mean[:, 0, 1:].any():
-        raise CheckpointError(f"{where}.mean is not zero for x, y or z, so energies would depend on orientation; retrain it.")
+        raise CheckpointError(
+            f"{where}.mean is not zero for x, y or z, so energies would depend on orientation; retrain it."
+        )
     if block.ordered and n_species > 1 and mean.any():
         raise CheckpointError(f"{source}: {_ORDER.format(key=f'{block.prefix}.mean')}.")
     return {f"{module}.mean": mean[:, 0, 0], f"{module}.std": std[:, 0, :2]}
@@ -162,9 +171,7 @@ def head_from(
     Raises:
         CheckpointError: a tensor is unknown.
     """
-    ours = {
-        name: found.pop(key) for name, key in head_names(config, elements, position).items() if key in found
-    }
+    ours = {name: found.pop(key) for name, key in head_names(config, elements, position).items() if key in found}
     unknown = next((key for key in found if key.startswith(FITTING)), None)
     if unknown is not None:
         raise CheckpointError(f"{source}: tensor {unknown[:120]} is not one of an energy model that lamella runs.")

@@ -54,7 +54,7 @@ class Place(NamedTuple):
     Attributes:
         where: for messages: ``"model.pt: model.descriptor"``.
         elements: chemical symbols in the order of their type index.
-        json: whether the options come from an ``input.json``, whose defaults differ here and there from those of a checkpoint.
+        json: whether the options come from an ``input.json``, whose defaults differ here and there from a checkpoint's.
     """
 
     where: str
@@ -115,7 +115,7 @@ class Block(NamedTuple):
         prefix: their tensors are ``<prefix>.mean`` and ``<prefix>.stddev``, (n_species, slots, 4), below the descriptor.
         slots: their neighbour slots.
         ordered: whether a mean other than zero makes deepmd-kit's energy depend on the order of atoms: its empty slots take
-            the type of the first atom, and the embedding of a slot knows its type (concatenated, or stripped and not smooth).
+            the type of the first atom, and the embedding of a slot knows its type (concatenated, or stripped, not smooth).
     """
 
     prefix: str
@@ -133,7 +133,7 @@ class Translator:
             CheckpointError by name (:func:`refuse`) for what lamella does not run.
         write: (our configuration, elements) -> their descriptor section with ``type``, without ``precision``.
         names: (our configuration, elements) -> {our tensor below ``backbone.``: their tensor below ``descriptor.``}, every
-            parameter and buffer but the environments'. Of a network stored twice (``networks``, ``_networks``) name the first.
+            parameter and buffer but the environments'. Of a network stored twice (``networks``, ``_networks``) the first.
         blocks: (our configuration, elements) -> {our environment below ``backbone.``: where its statistics lie}.
         empty: (our configuration, elements) -> their tensors of zero length (places for compression tables).
     """
@@ -172,9 +172,7 @@ def read_options(table: Table, section: Mapping[str, Any], place: Place) -> dict
 
 def write_options(table: Table, config: Any, elements: tuple[str, ...]) -> dict[str, Any]:
     """A section of theirs from our configuration: every option of the table, also those at their default."""
-    return {
-        option.key: (option.codec or PLAIN).write(getattr(config, option.field), elements) for option in table.options
-    }
+    return {option.key: (option.codec or PLAIN).write(getattr(config, option.field), elements) for option in table.options}
 
 
 def refuse(key: str, value: Any, place: Place) -> None:

@@ -1,7 +1,7 @@
 """:class:`Potential` -> a ``.pt`` training checkpoint that deepmd-kit tests, freezes and fine-tunes.
 
-A model that came from deepmd-kit goes back with the same tensors bit for bit, and with its own configuration, as far as lamella
-has not changed them: what lamella has no use for waits in ``metadata["deepmd"]``.
+A model that came from deepmd-kit goes back with the same tensors bit for bit, and with its own configuration, as far as
+lamella has not changed them: what lamella has no use for waits in ``metadata["deepmd"]``.
 """
 
 from __future__ import annotations
@@ -42,8 +42,16 @@ def write(potential: Potential, path: Path) -> None:
         CheckpointError: deepmd-kit has no such model, or the file cannot be written.
     """
     if path.suffix != ".pt":
-        raise CheckpointError(f"{path}: deepmd-kit knows checkpoints by the ending .pt; name it {path.with_suffix('.pt').name}.")
-    content = {"model": state_from_potential(potential)}
+        raise CheckpointError(
+            f"{path}: deepmd-kit knows checkpoints by the ending .pt; name it {path.with_suffix('.pt').name}."
+        )
+    try:
+        content = {"model": state_from_potential(potential)}
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: metadata.deepmd of the model is damaged ({type(error).__name__}: {error}); delete it from model.json "
+            "and write again."
+        ) from None
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         torch.save(content, beside)
@@ -111,12 +119,12 @@ def _params(
     known = stored.get("model_dict", {})
     fresh = model_params(potential.config, potential.elements, (precision["descriptor"], precision["fitting_net"]))
     if len(potential.tasks) == 1 and tuple(known) != potential.tasks:
-        own = _kept_params(stored, potential, precision, record) or _with_task(fresh, potential.tasks[0])
-        return own, ("Default",)
+        own = _kept_params(stored, potential, precision, record) or fresh
+        return _with_task(own, potential.tasks[0]), ("Default",)
     for task in potential.tasks:
         if not _NAME.fullmatch(task):
             raise CheckpointError(
-                f"task {task!r}: deepmd-kit takes letters, digits, + - _ in the name of a branch; rename the task to write it."
+                f"task {task!r}: deepmd-kit takes letters, digits, + - _ in the name of a branch; rename the task."
             )
     branches = {task: _kept_params(known.get(task, {}), potential, precision, record) or fresh for task in potential.tasks}
     if tuple(known) == potential.tasks and not any(section is fresh for section in branches.values()):
@@ -131,8 +139,10 @@ def _kept_params(
     stored: Mapping[str, Any], potential: Potential, precision: Mapping[str, str], record: Mapping[str, Any]
 ) -> dict[str, Any] | None:
     """The configuration a branch came with, where it still is that of the model."""
+    config = potential.config
+    alone = config.model_copy(update={"head": config.head.model_copy(update={"shared": False})})
     try:
-        if elements_of(stored, "") != potential.elements or model_config(stored, "") != potential.config:
+        if elements_of(stored, "") != potential.elements or model_config(stored, "") != alone:
             return None
     except CheckpointError:
         return None

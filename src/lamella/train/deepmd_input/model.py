@@ -158,8 +158,12 @@ def read_branch(section: Section) -> Branch:
 
 
 def _relocated(message: str, section: Section) -> str:
-    """The message with the key of this branch in place of the plain ``model``."""
-    return message.replace(f"{section.source}: model", f"{section.source}: {section.where}", 1)
+    """The message with the whole key of this branch."""
+    for start, key in (("model", ""), ("descriptor", ".descriptor.type: "), ("fitting", ".fitting_net.type: ")):
+        if message.startswith(f"{section.source}: {start}"):
+            rest = message.removeprefix(f"{section.source}: {start}" if not key else f"{section.source}: ")
+            return f"{section.source}: {section.where}{key}{rest}"
+    return message
 
 
 def _dtype(descriptor: Section, fitting: Section) -> str:

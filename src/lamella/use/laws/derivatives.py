@@ -9,7 +9,7 @@ import numpy as np
 from lamella.types import Frame, Prediction
 from lamella.use.laws.rows import Check
 from lamella.use.laws.structures import line, moved
-from lamella.use.laws.subject import EXACT, FINITE_STEP, FLOOR, Subject, predict, relative, worst
+from lamella.use.laws.subject import EXACT, FINITE_STEP, FLOOR, Subject, explained, predict, relative, worst
 
 __all__ = ["collinear", "forces_law", "force_sum", "torque", "virial_law"]
 
@@ -60,7 +60,7 @@ def forces_law(subject: Subject) -> Check:
             directions.append(single)
         violations.append(_force_violation(subject, frame, directions))
     said = f"Finite differences of the energy along {_DIRECTIONS + 3} directions, relative to the largest force."
-    return _worst_row("forces", violations, said)
+    return explained(_worst_row("forces", violations, said), subject.kinks)
 
 
 def virial_law(subject: Subject) -> Check:
@@ -76,7 +76,7 @@ def virial_law(subject: Subject) -> Check:
         violations.append((relative(_slopes(subject, paths, step), expected, size), _bound(known, size, step)))
         violations.append((relative(known.virial, known.virial.T), EXACT))
     said = f"Finite strains in {_DIRECTIONS} random directions, relative to the largest component; the virial is symmetric."
-    return _worst_row("virial", violations, said)
+    return explained(_worst_row("virial", violations, said), subject.kinks)
 
 
 def _worst_row(law: str, violations: list[tuple[float, float]], said: str) -> Check:
@@ -118,7 +118,7 @@ def collinear(subject: Subject) -> Check:
     directions = [_unit(rng.normal(size=frame.positions.shape)) for _ in range(_DIRECTIONS)]
     violation, bound = _force_violation(subject, frame, directions) if finite else (float("nan"), FINITE_STEP)
     said = "Four atoms on a straight line: everything is finite, and forces are those of finite differences."
-    return Check("collinear angles", violation, bound, said)
+    return explained(Check("collinear angles", violation, bound, said), subject.kinks)
 
 
 def _spacing(subject: Subject) -> float:

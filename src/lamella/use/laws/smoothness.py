@@ -34,7 +34,7 @@ from lamella.geometry.switch import SWITCHES, Shell
 from lamella.types import Frame, Graph, GraphSpec
 from lamella.use.laws.rows import Check
 from lamella.use.laws.structures import frame_of, moved, rotation
-from lamella.use.laws.subject import Subject, dressed, worst
+from lamella.use.laws.subject import FLOOR, Subject, dressed, explained, worst
 
 __all__ = ["continuity", "cutoff_law", "inner_cutoffs_law"]
 
@@ -84,8 +84,9 @@ def _paths(subject: Subject, gap: float) -> list[_Path]:
 
 
 def _probes(subject: Subject) -> list[list[int]]:
-    """Four elements, the probe's first."""
+    """Four elements, the probe's first; those that have an energy before those that have none."""
     config, numbers = subject.model.config, np.unique(subject.cluster.numbers).tolist()
+    numbers.sort(key=lambda z: chemical_symbols[z] in config.excluded_atoms)
     blind = {frozenset(pair) for pair in (*config.excluded_pairs, *config.backbone.excluded_pairs)}
     groups: dict[bool, list[int]] = {}
     for first in numbers:
@@ -169,7 +170,11 @@ def _crossing(subject: Subject, law: str, shell: Shell, path: _Path) -> Check:
     left = np.cumsum([_switch(shell, shell.end - delta) for delta in _DELTAS], axis=1)
     # over 2 δ a smooth function moves by 2 δ times its derivative
     rates = np.array([sizes[1], sizes[2], _third(subject, path, shell.end)])
-    allowed = _SLACK * constants * (left + _SWITCH_ROUND_OFF) + 4.0 * np.array(_DELTAS)[:, None] * rates + _ROUND_OFF * sizes
+    allowed = (
+        _SLACK * constants * (left + _SWITCH_ROUND_OFF)
+        + 4.0 * np.array(_DELTAS)[:, None] * rates
+        + _ROUND_OFF * np.maximum(sizes, FLOOR)
+    )
     ratio = (jumps / allowed).max(axis=1)
     best = int(np.argmin(ratio))
     w = _switch(shell, shell.end - _DELTAS[best])
@@ -190,18 +195,11 @@ def _third(subject: Subject, path: _Path, cutoff: float) -> float:
 
 def _worst_crossing(subject: Subject, law: str, shells: Sequence[Shell]) -> Check:
     rows = [_crossing(subject, law, shell, path) for shell in shells for path in _paths(subject, shell.end - shell.start)]
-    return _explained(subject, max(rows, key=_severity))
+    return explained(max(rows, key=_severity), subject.rough + subject.kinks)
 
 
 def _severity(row: Check) -> float:
     return row.violation if np.isfinite(row.violation) else np.inf
-
-
-def _explained(subject: Subject, row: Check) -> Check:
-    """A row that does not hold names the options that are known to break it."""
-    if row.passed or not subject.rough:
-        return row
-    return replace(row, sentence=f"{row.sentence} Why: {'; '.join(subject.rough)}.")
 
 
 def cutoff_law(subject: Subject) -> Check:
@@ -223,9 +221,10 @@ def continuity(subject: Subject) -> Check:
 
     On a grid of distances the energy must follow from its first and second derivatives (Hermite's rule, error h⁵ E⁽⁵⁾/720).
     The interval where it does so worst is divided again and again: what is left of a smooth function vanishes with the
-    interval, a jump stays. A switch leaves at most its share w of what the probe does to the energy on the whole path.
+    interval, a jump stays. A switch leaves its share w of what the probe does to the energy on the whole path.
     """
-    return _explained(subject, max((_scanned(subject, path) for path in _paths(subject, 2.0)), key=_severity))
+    rows = [_scanned(subject, path) for path in _paths(subject, 2.0)]
+    return explained(max(rows, key=_severity), subject.rough + subject.kinks)
 
 
 def _scanned(subject: Subject, path: _Path) -> Check:
@@ -247,8 +246,9 @@ def _scanned(subject: Subject, path: _Path) -> Check:
     jumps = np.array([rest[n], np.abs(jet.forces[n + 1] - jet.forces[n]).max()])
     left = np.cumsum(sum(_left(subject)))[:2]
     drift = np.array([0.0, 4.0 * (high - low) * np.abs(jet.slope).max()])
-    noise = _ROUND_OFF * np.array([np.abs(jet.energy).max(), np.abs(jet.forces).max() + np.abs(jet.slope).max()])
-    allowed = left * size + drift + noise
+    scale = np.array([np.abs(jet.energy).max(), np.abs(jet.forces).max() + np.abs(jet.slope).max()])
+    noise = _ROUND_OFF * np.maximum(scale, FLOOR)
+    allowed = _SLACK * left * size + drift + noise
     said = (
         f"Probe moved from 2 Å to beyond the cutoff: largest jump at {low:.4f} Å: {jumps[0]:.1e} eV, {jumps[1]:.1e} eV/Å, "
         f"of {allowed[0]:.1e} and {allowed[1]:.1e} that switches and round-off explain."

@@ -17,6 +17,8 @@ __all__ = ["cluster", "crystal", "frame_of", "line", "merged", "moved", "rotatio
 _FREE = np.zeros((3, 3))
 _ALL, _NONE = np.ones(3, dtype=bool), np.zeros(3, dtype=bool)
 
+_ATTEMPTS = 1000
+_PATIENCE = 500
 _MARGIN = 1e-3
 """Å; no edge is this near to a cutoff, so that a finite step moves none across it."""
 
@@ -36,28 +38,35 @@ def frame_of(
 
 
 def crystal(rng: np.random.Generator, numbers: Sequence[int], breaks: Sequence[float], pbc: ArrayLike = _ALL) -> Frame:
-    """Atoms at random in a skewed cell, no two too close, periodic along ``pbc``, no edge near one of ``breaks`` (Å)."""
-    volume = sum(max(16.0, (2.0 * covalent_radii[z]) ** 3) for z in numbers)
-    for _ in range(500):
+    """Atoms at random in a skewed cell, no two too close, periodic along ``pbc``, no edge near one of ``breaks`` (Å).
+
+    Atoms are as dense as their radii say, or denser where the model would see no neighbours otherwise.
+    """
+    reach = max(breaks)
+    volume = sum(min(max(16.0, (2.0 * covalent_radii[z]) ** 3), (0.75 * reach) ** 3) for z in numbers)
+    for attempt in range(_ATTEMPTS):
+        volume *= 1.0 if attempt < _PATIENCE else 1.01  # many cutoffs, or atoms that need more room than their radii say
         cell = np.eye(3) + 0.25 * rng.uniform(-1.0, 1.0, (3, 3))
         cell *= (volume / np.linalg.det(cell)) ** (1.0 / 3.0)
         frame = frame_of(numbers, rng.random((len(numbers), 3)) @ cell, cell, pbc)
-        if _apart(frame) and _clear(frame, breaks):
+        if _apart(frame, reach) and _clear(frame, breaks):
             return frame
     raise RuntimeError("no random crystal found; widen the volume per atom")
 
 
 def cluster(rng: np.random.Generator, numbers: Sequence[int], breaks: Sequence[float]) -> Frame:
     """A molecule-like cluster: every atom within reach of another, no edge near one of ``breaks`` (Å)."""
-    for _ in range(500):
+    reach = max(breaks)
+    for _ in range(_ATTEMPTS):
         positions = np.zeros((1, 3))
         for z in numbers[1:]:
-            anchor = positions[rng.integers(len(positions))]
+            anchor = int(rng.integers(len(positions)))
             step = rng.normal(size=3)
-            reach = max(1.1, 2.2 * covalent_radii[z]) * rng.uniform(1.0, 1.6)
-            positions = np.vstack([positions, anchor + reach * step / np.linalg.norm(step)])
+            bond = max(1.1, 1.1 * (covalent_radii[z] + covalent_radii[numbers[anchor]]))
+            step *= min(bond, 0.55 * reach) * rng.uniform(1.0, 1.6) / np.linalg.norm(step)
+            positions = np.vstack([positions, positions[anchor] + step])
         frame = frame_of(numbers, positions)
-        if _apart(frame) and _clear(frame, breaks):
+        if _apart(frame, reach) and _clear(frame, breaks):
             return frame
     raise RuntimeError("no random cluster found; widen the reach")
 
@@ -99,11 +108,14 @@ def rotation(rng: np.random.Generator) -> np.ndarray:
     return q * np.sign(np.linalg.det(q))
 
 
-def _apart(frame: Frame) -> bool:
-    """No pair nearer than 0.9 Å or 3/4 of the sum of covalent radii; also refuses atoms on their own periodic image."""
+def _apart(frame: Frame, reach: float) -> bool:
+    """No pair nearer than 0.9 Å or 3/4 of the sum of covalent radii; also refuses atoms on their own periodic image.
+
+    Where atoms are large for a model of short ``reach`` (Å), 0.45 of that is far enough.
+    """
     radii = covalent_radii[frame.numbers]
     src, dst, vec = _edges(frame, 1.5 * radii.max() + 0.9)
-    closest = np.maximum(0.9, 0.75 * (radii[src] + radii[dst]))
+    closest = np.minimum(np.maximum(0.9, 0.75 * (radii[src] + radii[dst])), 0.45 * reach)
     return bool((np.linalg.norm(vec, axis=1) > closest).all())
 
 

@@ -15,9 +15,22 @@ from lamella.geometry.switch import Shell
 from lamella.models.potential import Potential
 from lamella.nn.activation import KINKED
 from lamella.types import Frame, FrameInput, Prediction
+from lamella.use.laws.rows import Check
 from lamella.use.laws.structures import cluster, crystal
 
-__all__ = ["EXACT", "FINITE_STEP", "Subject", "difference", "dressed", "predict", "relative", "subject_of", "worst"]
+__all__ = [
+    "EXACT",
+    "FINITE_STEP",
+    "FLOOR",
+    "Subject",
+    "difference",
+    "dressed",
+    "explained",
+    "predict",
+    "relative",
+    "subject_of",
+    "worst",
+]
 
 EXACT = 1e-11
 """Bound of laws that are exact but for round-off in float64.
@@ -52,6 +65,7 @@ class Subject:
         cluster: a molecule without a cell.
         breaks: distances at which the energy is only C², Å.
         rough: sentences on the options of the model that break smoothness, and where.
+        kinks: sentences on its activations that are no smooth functions.
     """
 
     model: Potential
@@ -62,6 +76,7 @@ class Subject:
     cluster: Frame
     breaks: tuple[float, ...]
     rough: tuple[str, ...]
+    kinks: tuple[str, ...]
 
     @property
     def shells(self) -> tuple[Shell, ...]:
@@ -93,7 +108,8 @@ def subject_of(model: Potential, task: str, seed: int) -> Subject:
         crystal=crystal(rng, np.resize(kinds, 6).tolist(), breaks),
         cluster=cluster(rng, np.resize(kinds, 6).tolist(), breaks),
         breaks=tuple(breaks),
-        rough=model.config.backbone.rough + _kinks(model.config.model_dump()),
+        rough=model.config.backbone.rough,
+        kinks=_kinks(model.config.model_dump()),
     )
 
 
@@ -122,6 +138,13 @@ def _value(model: Potential, wanted: FrameInput, variant: int) -> np.ndarray:
     return (mean + (0.3 + 0.1 * variant) / inv_std).cpu().numpy()
 
 
+def explained(row: Check, reasons: Sequence[str]) -> Check:
+    """A row that does not hold names what is known to break it."""
+    if row.passed or not reasons:
+        return row
+    return replace(row, sentence=f"{row.sentence} Why: {'; '.join(reasons)}.")
+
+
 def predict(model: Potential, frames: Sequence[Frame], task: str) -> list[Prediction]:
     """Predictions as numpy arrays, one a frame; all frames in one batch."""
     result = model(model.graph([dressed(model, frame) for frame in frames]), task)
@@ -146,7 +169,8 @@ def difference(a: Prediction, b: Prediction) -> float:
         [
             relative(a.energy, b.energy, float(np.abs(b.atom_energy).sum())),
             relative(a.atom_energy, b.atom_energy),
-            relative(a.forces, b.forces),
+            # a force that cancels rounds like the pulls of its edges, whose size the virial tells (edges are some 3 Å long)
+            relative(a.forces, b.forces, float(np.abs(b.virial).max()) / (3.0 * len(b.forces))),
             # as a sum of forces times vectors of some Å, the virial rounds like those
             relative(a.virial, b.virial, float(np.abs(b.forces).max(initial=0.0))),
         ]

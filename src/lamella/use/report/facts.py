@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lamella.models.potential import Potential
+from lamella.models.words import ARCHITECTURES, cutoffs, sizes
 from lamella.use.report.page import Cell, Html, Table, paragraph
 from lamella.use.report.run import Run
 from lamella.use.report.sections import duration
 
 __all__ = ["facts", "headline"]
-
-_NAMES = {"dpa3": "DPA-3"}
 
 
 def headline(run: Run, model: Potential | None) -> tuple[str, Html]:
@@ -21,7 +20,7 @@ def headline(run: Run, model: Potential | None) -> tuple[str, Html]:
         return "A run without a model", paragraph(
             "This run has not saved a model that can be read, so only its log is shown.", "lead"
         )
-    kind = _NAMES.get(model.config.backbone.kind, model.config.backbone.kind)
+    kind = ARCHITECTURES[model.config.backbone.kind]
     title = f"A {kind} potential for {_listed(model.elements)}"
     frames = [_frames(run, task, "train") for task in model.tasks]
     known = [count for count in frames if count is not None]
@@ -46,16 +45,12 @@ def facts(run: Run, model: Potential | None) -> Table:
     rows += [["best step (the model judged here)", run.best or "–"], ["last step saved", run.last or "–"]]
     if model is not None:
         backbone = model.config.backbone
+        inputs = ", ".join(wanted.name for wanted in model.graph_spec.inputs)
         rows += [
-            [
-                "model",
-                f"{_NAMES.get(backbone.kind, backbone.kind)}, {backbone.layers} layers, widths "
-                f"{backbone.node_dim}/{backbone.edge_dim}/{backbone.angle_dim} (node/edge/angle)",
-            ],
-            [
-                "cutoff; of angles",
-                f"{backbone.cutoff:g} Å; {f'{model.angle_cutoff:g} Å' if model.angle_cutoff else 'no angles'}",
-            ],
+            ["model", ARCHITECTURES[backbone.kind]],
+            ["sizes", sizes(backbone)],
+            ["cutoffs", cutoffs(backbone)],
+            ["reads of each structure, beside its atoms", inputs or "nothing"],
             ["parameters", f"{model.parameter_count():,}"],
             ["elements", " ".join(model.elements)],
             ["precision of the weights", str(model.dtype).removeprefix("torch.")],
