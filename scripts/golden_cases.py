@@ -293,6 +293,17 @@ ORDER_DEPENDENT: dict[str, dict] = {
     },
 }
 
+LATER: dict[str, dict] = {
+    "dpa3_sequential": {
+        "type_map": ["S", "Li"],
+        "descriptor": dict(
+            DESCRIPTOR, repflow=dict(REPFLOW, nlayers=3, n_dim=4, sequential_update=True, a_compress_use_split=False)
+        ),
+        "fitting_net": FITTING,
+        "mean": False,
+    },
+}
+
 
 def dpa3_section(case: dict) -> dict:
     """Model section of a case of :data:`DPA3`."""
@@ -304,5 +315,5 @@ def dpa3_section(case: dict) -> dict:
     }
 
 
-CASES = {name: dpa3_section(case) for name, case in DPA3.items()} | TYPED | MESSAGE_PASSING | ORDER_DEPENDENT
+CASES = {name: dpa3_section(case) for name, case in DPA3.items()} | TYPED | MESSAGE_PASSING | ORDER_DEPENDENT | LATER
 FROZEN = ("frozen", "se_a_exclude", "se_atten_v2", "dpa2_mean")

@@ -318,6 +318,8 @@ def dpa3(draw: Draw, n: int) -> tuple[dict, bool]:
         repflow["n_dim"] = max(repflow["n_dim"], repflow["a_dim"] // rate)
         repflow["e_dim"] = max(repflow["e_dim"], repflow["a_dim"] * repflow["a_compress_e_rate"] // (2 * rate))
     repflow["axis_neuron"] = min(repflow["axis_neuron"], repflow["n_dim"])
+    if repflow["update_style"] == "res_residual" and repflow.get("update_angle", True):
+        repflow["sequential_update"] = draw.chance(0.4)
     section = {"type": "dpa3", "repflow": repflow, **draw.some(options)}
     if draw.chance(0.3):
         section |= {"add_chg_spin_ebd": True, "default_chg_spin": draw.of([None, [0.0, 0.0], [2.0, 3.0]])}

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lamella
-from contract.models import MUTANTS, POLYNOMIAL, FlatCutoff, NotANumber, Truncated, build, trained, twin_of
+from contract.models import POLYNOMIAL, build, trained, twin_of
+from contract.mutants import MUTANTS, FlatCutoff, NotANumber, Truncated
 from golden_models import GOLDEN
 from lamella.errors import InputError
 from lamella.formats.load import load

@@ -6,6 +6,7 @@ checks of deepmd-kit 3.2.0 (``utils.argcheck.normalize`` after ``utils.compat.up
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 from pathlib import Path
@@ -257,6 +258,9 @@ def test_what_lamella_does_not_do_is_refused_by_its_path_with_advice(
 def test_wrong_types_are_refused_by_their_path(tmp_path: Path) -> None:
     for path, value in (("learning_rate.start_lr", "fast"), ("training.numb_steps", 1.5), ("loss.use_huber", 1)):
         assert f"{path} = {value!r}" in refused(tmp_path, changed(path, value))
+    for path, value in (("training.gradient_max_norm", float("nan")), ("learning_rate.start_lr", float("inf"))):
+        assert f"{path} = {value!r}: not a finite number" in refused(tmp_path, changed(path, value))
+    assert "learning_rate.stop_lr = -1" in refused(tmp_path, changed("learning_rate.stop_lr", -1))
     assert "learning_rate.start_lr is missing" in refused(tmp_path, changed("learning_rate", {}))
     assert "training.numb_steps and stop_batch" in refused(tmp_path, changed("training.stop_batch", 5))
     assert "input_v2_compat.json" in refused(tmp_path, changed("training.systems", ["a"]))
@@ -460,6 +464,30 @@ def test_data_deepmd_kit_cannot_read_is_named(tmp_path: Path) -> None:
     assert [note for note in notes if "deepmd/npy" in note] == [notes[0], notes[1]]
     assert "embedded:water_gfn2:train" in notes[0]
     assert "data.xyz" in notes[1]
+
+
+@pytest.mark.parametrize("path", INPUTS, ids=lambda path: path.stem)
+def test_values_of_any_wrong_kind_are_refused_not_stumbled_over(tmp_path: Path, path: Path) -> None:
+    base = json.loads(path.read_text())
+    for key in places(base):
+        for value in ([], {}, "x", -1, float("nan"), [None], 1.5):
+            with contextlib.suppress(RecipeError):  # any other exception is a defect
+                write_input(read(tmp_path, replaced(base, key, value)).recipe)
+
+
+def places(content: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Where there are values, all levels."""
+    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    return [place for key, value in items for place in ((*above, key), *places(value, (*above, key)))]
+
+
+def replaced(base: Any, key: tuple[Any, ...], value: Any) -> Any:
+    content = copy.deepcopy(base)
+    holder = content
+    for part in key[:-1]:
+        holder = holder[part]
+    holder[key[-1]] = value
+    return content
 
 
 def test_inputs_and_recipes_are_told_apart(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from lamella.train.log import LOG
 from lamella.train.metrics import ErrorSums
 from lamella.train.progress import Lines, TerminalBar, make_display, summary
 from lamella.train.recipe import Recipe
-from lamella.types import Frame, Prediction
+from lamella.types import Frame, GraphSpec, Prediction
 
 RECORD = {
     "event": "train",
@@ -49,7 +49,7 @@ def test_errors_are_pooled_over_everything_that_carries_the_label() -> None:
         frames.append(Frame(np.ones(size, dtype=int), positions, np.zeros((3, 3)), np.zeros(3, dtype=bool), kept))
     sums, errors = ErrorSums(), {"energy": [], "forces": [], "virial": []}
     for part in (frames[:3], frames[3:]):
-        batch = make_batch(part, [1], 4.0, 3.0)
+        batch = make_batch(part, GraphSpec((1,), 4.0, 3.0, True))
         n, f = batch.graph.n_atoms, batch.graph.n_frames
         shapes = ((f,), (n,), (n, 3), (f, 3, 3))
         predicted = Prediction(*(torch.from_numpy(rng.normal(size=shape)) for shape in shapes))

@@ -61,7 +61,7 @@ class LabelKeys(BaseModel):
     ``spin`` are no labels: a model may read them beside the geometry.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     energy: str | None = None
     forces: str | None = None

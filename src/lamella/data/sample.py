@@ -30,7 +30,7 @@ class BatchSpec(BaseModel):
     ``atoms`` and ``full_atoms`` are deepmd-kit's ``max:N`` and ``auto:N``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     frames: int | None = Field(None, ge=1)
     atoms: int | None = Field(None, ge=1)

@@ -64,7 +64,7 @@ _AGAIN = "copy the folder again from where it was made, or use an earlier step"
 class _Description(BaseModel):
     """What ``model.json`` holds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     format: int
     config: ModelConfig

@@ -48,7 +48,7 @@ Width = Annotated[int, Field(ge=1, le=65536)]
 class DPA1Config(BaseModel):
     """Hyper-parameters of the DPA-1 backbone; the defaults are deepmd-kit's shipped example, but for ``smooth``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Literal["dpa1"] = "dpa1"
     cutoff: float = Field(6.0, gt=0)

@@ -45,7 +45,7 @@ __all__ = ["DPA2", "DPA2Config", "RepformerConfig", "RepinitConfig", "ThreeBodyC
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class RepinitConfig(_Part):
@@ -135,12 +135,18 @@ class DPA2Config(_Part):
     @property
     def rough(self) -> tuple[str, ...]:
         """Which options break smoothness, and where."""
-        if self.smooth:
-            return ()
-        return (
-            f"smooth: false counts a neighbour at full weight up to the repformer cutoff: the energy jumps at "
-            f"{self.repformer.cutoff:g} Å",
-        )
+        found = []
+        if not self.smooth:
+            found.append(
+                f"smooth: false counts a neighbour at full weight up to the repformer cutoff: the energy jumps at "
+                f"{self.repformer.cutoff:g} Å"
+            )
+        if not self.repinit.zero_mean and self.excluded_pairs:
+            found.append(
+                "excluded_pairs with repinit.zero_mean: false: a neighbour that is not seen fills a slot, and an empty slot "
+                f"adds to the features, so the energy jumps where such a neighbour crosses {self.repinit.cutoff:g} Å"
+            )
+        return tuple(found)
 
     @property
     def element_heads(self) -> bool:

@@ -46,7 +46,7 @@ __all__ = ["DPA3", "DPA3Config"]
 class DPA3Config(BaseModel):
     """Hyper-parameters of the DPA-3 backbone; the defaults are deepmd-kit's shipped example (L6, 128/64/32)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     element_heads: ClassVar[bool] = False  # one head network serves all elements
 
@@ -143,7 +143,8 @@ class DPA3Config(BaseModel):
     @property
     def rough(self) -> tuple[str, ...]:
         """Which options break smoothness, and where."""
-        if self.smooth_edge_update or not self.update_angle:
+        read = self.layers > 1 or self.sequential  # else no node sees what angles did to edges
+        if self.smooth_edge_update or not self.update_angle or not read:
             return ()
         jump = f"the energy jumps at {self.angle_cutoff:g} Å"
         return (f"smooth_edge_update: false feeds an edge longer than angle_cutoff to its own angle update: {jump}",)

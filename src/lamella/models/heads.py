@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 from torch import Tensor, nn
 
 from lamella.geometry.segment import gather
@@ -19,9 +19,9 @@ __all__ = ["EnergyHead", "HeadConfig"]
 class HeadConfig(BaseModel):
     """Hyper-parameters of the energy head."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    hidden: tuple[int, ...] = Field((240, 240, 240), max_length=64)
+    hidden: tuple[PositiveInt, ...] = Field((240, 240, 240), max_length=64)
     activation: str = "silut:10.0"
     timestep: bool = True
     task_dim: int = Field(0, ge=0)

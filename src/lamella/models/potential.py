@@ -31,7 +31,7 @@ __all__ = ["ModelConfig", "Potential"]
 class ModelConfig(BaseModel):
     """Backbone and head."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     backbone: BackboneConfig = DPA3Config()
     head: HeadConfig = HeadConfig()

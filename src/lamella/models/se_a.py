@@ -46,7 +46,7 @@ Count = Annotated[int, Field(ge=0)]
 class SeAConfig(BaseModel):
     """Hyper-parameters of the DeepPot-SE backbone; the defaults are deepmd-kit's shipped water example."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Literal["se_a"] = "se_a"
     cutoff: float = Field(6.0, gt=0)

@@ -33,7 +33,7 @@ Width = Annotated[int, Field(ge=1, le=65536)]
 class RepformerConfig(BaseModel):
     """Repformer layers (Eqs. 21-33). Table S5 calls the terms what the switches here are called."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     cutoff: float = Field(4.0, gt=0)
     """Å; r_c¹."""

@@ -50,7 +50,7 @@ _Delta = Annotated[float, Field(gt=0)]
 class LossConfig(BaseModel):
     """Kind of loss and its prefactors; the defaults are deepmd-kit's shipped DPA-3 example."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: LossKind = "squared"
     energy: Prefactor = (0.2, 20.0)

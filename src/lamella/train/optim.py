@@ -16,7 +16,7 @@ _Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class _Optimizer(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     lr: float = Field(1e-3, gt=0)
     """Learning rate at the start (after warm-up)."""

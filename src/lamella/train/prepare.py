@@ -28,7 +28,7 @@ from lamella.fields import INPUTS, LABELS
 from lamella.models.heads import EnergyHead
 from lamella.models.potential import Potential
 from lamella.train.recipe import EMBEDDED, Recipe, TaskConfig, checked_recipe, recipe_content
-from lamella.train.sel import SEL_CUTOFFS, most_neighbors, place_auto, rounded_sel
+from lamella.train.sel import SEL_CUTOFFS, most_neighbors, nested, place_auto, rounded_sel
 from lamella.types import Frame
 
 __all__ = [
@@ -122,7 +122,7 @@ def count_sel(recipe: Recipe, data: Mapping[str, TaskData]) -> tuple[Recipe, lis
     elements = recipe.elements or _elements_of(data)
     _check_covered(elements, data)
     backbone = recipe_content(recipe)["model"]["backbone"]
-    cutoffs = {field: _field(backbone, SEL_CUTOFFS[backbone["kind"]][field]) for field in ratios}
+    cutoffs = {field: float(nested(backbone, SEL_CUTOFFS[backbone["kind"]][field])) for field in ratios}
     frames = (frame for task in data.values() if task.config.weight > 0 for frame in each(task.train))
     most = most_neighbors(frames, cutoffs.values(), elements)
     values: dict[str, Any] = {}
@@ -142,13 +142,6 @@ def count_sel(recipe: Recipe, data: Mapping[str, TaskData]) -> tuple[Recipe, lis
     content = recipe_content(recipe)
     content["model"]["backbone"] = place_auto(backbone, values)
     return checked_recipe(content, "recipe with counted sel"), lines
-
-
-def _field(content: Mapping[str, Any], name: str) -> Any:
-    """The value of a dotted key."""
-    for part in name.split("."):
-        content = content[part]
-    return content
 
 
 def build_potential(recipe: Recipe, data: Mapping[str, TaskData]) -> Potential:

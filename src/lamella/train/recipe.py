@@ -66,7 +66,7 @@ Baseline = Literal["least_squares", "isolated_atoms"] | dict[str, float]
 class TaskConfig(BaseModel):
     """One label source: its data, its weight in the sampling, its baseline and its loss."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     train: Paths
     valid: Paths | None = None
@@ -90,7 +90,7 @@ class TaskConfig(BaseModel):
 class TrainingConfig(BaseModel):
     """Length of a run, and what it writes how often (in steps)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: int = Field(1_000_000, ge=1)
     valid_every: int = Field(1000, ge=1)
@@ -108,7 +108,7 @@ class TrainingConfig(BaseModel):
 class Recipe(BaseModel):
     """A training run."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     seed: int = Field(1, ge=0)
     dtype: Literal["float32", "float64"] = "float32"

@@ -25,7 +25,7 @@ __all__ = [
 
 
 class _Schedule(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     stop_lr: float = Field(3e-5, ge=0)
     """Learning rate at the end."""

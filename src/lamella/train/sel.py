@@ -16,7 +16,17 @@ from ase.data import atomic_numbers
 from lamella.geometry.neighbors import neighbor_edges
 from lamella.types import Frame
 
-__all__ = ["RATIO", "SEL_CUTOFFS", "auto_ratio", "auto_text", "lift_auto", "most_neighbors", "place_auto", "rounded_sel"]
+__all__ = [
+    "RATIO",
+    "SEL_CUTOFFS",
+    "auto_ratio",
+    "auto_text",
+    "lift_auto",
+    "most_neighbors",
+    "nested",
+    "place_auto",
+    "rounded_sel",
+]
 
 RATIO: Final = 1.1
 """Where ``auto`` names none."""
@@ -86,6 +96,14 @@ def place_auto(backbone: Mapping[str, Any], values: Mapping[str, Any]) -> dict[s
     return content
 
 
+def nested(content: Mapping[str, Any], field: str) -> Any:
+    """The value of a dotted field; None where there is none."""
+    value: Any = content
+    for part in field.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
 def most_neighbors(frames: Iterable[Frame], cutoffs: Iterable[float], elements: Iterable[str]) -> dict[float, np.ndarray]:
     """The most neighbours an atom has within each cutoff: (n + 1,) by element of the neighbour, then of all together.
 
@@ -110,5 +128,5 @@ def most_neighbors(frames: Iterable[Frame], cutoffs: Iterable[float], elements: 
 
 
 def rounded_sel(most: int, ratio: float) -> int:
-    """``most`` times ``ratio``, rounded up to a multiple of 4; at least 4 where there is a neighbour at all."""
+    """``most`` times ``ratio``, its fraction cut off, rounded up to a multiple of 4."""
     return 4 * ((int(most * ratio) + 3) // 4)

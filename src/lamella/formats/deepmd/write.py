@@ -46,7 +46,7 @@ def write(potential: Potential, path: Path) -> None:
             f"{path}: deepmd-kit knows checkpoints by the ending .pt; name it {path.with_suffix('.pt').name}."
         )
     try:
-        content = {"model": state_from_potential(potential)}
+        content = {"model": state_from_potential(potential), "optimizer": None}  # dp --init-model asks for the key
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         raise CheckpointError(
             f"{path}: metadata.deepmd of the model is damaged ({type(error).__name__}: {error}); delete it from model.json "

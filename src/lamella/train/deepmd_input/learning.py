@@ -37,6 +37,8 @@ def read_schedule(section: Section, training: Section, steps: int) -> tuple[floa
     if stop is not None and ratio is not None:
         raise refusal(section.full("stop_lr_ratio"), ratio, "stop_lr is given too", "remove one of them")
     stop = _STOP_LR if stop is None and ratio is None else stop if ratio is None else ratio * lr
+    if stop < 0.0:
+        raise refusal(section.full("stop_lr"), stop, "a learning rate is not negative", "correct it")
     schedule = {"stop_lr": stop, **_read_warmup(section, training, steps)}
     section.ignore("lamella trains in one process", "scale_by_worker")
     if kind == "cosine":

@@ -10,7 +10,7 @@ from lamella.formats.deepmd.model import model_config, model_params
 from lamella.models.potential import ModelConfig
 from lamella.train.deepmd_input.section import Notes, Section, refusal
 from lamella.train.recipe import Recipe
-from lamella.train.sel import auto_ratio, auto_text, place_auto
+from lamella.train.sel import SEL_CUTOFFS, auto_ratio, auto_text, nested, place_auto
 
 __all__ = ["Branch", "DEFAULT_TASK", "read_branch", "read_branches", "write_model"]
 
@@ -57,7 +57,7 @@ def read_branches(content: Any, notes: Notes, source: str) -> dict[str, Branch]:
     Raises:
         RecipeError: a model that lamella does not train.
     """
-    if not isinstance(content, Mapping) or "model_dict" not in content:
+    if not isinstance(content, Mapping) or content.get("model_dict") is None:
         return {DEFAULT_TASK: read_branch(Section(content, "model", notes, source))}
     common = Section(content, "model", notes, source).rest()
     branches, shared = common.pop("model_dict"), common.pop("shared_dict", {})
@@ -153,6 +153,9 @@ def read_branch(section: Section) -> Branch:
         config = model_config(params, section.source, json=True)
     except CheckpointError as error:
         raise RecipeError(_relocated(str(error), section)) from None
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:  # values of the wrong kind
+        reason = f"{type(error).__name__}: {error}"[:120]
+        raise RecipeError(f"{section.full('descriptor')} or fitting_net is not understood ({reason}); correct it.") from None
     elements = tuple(type_map)
     return Branch(config, elements, dtype, auto, _baseline(energies, elements, section.full("preset_out_bias")))
 
@@ -241,7 +244,7 @@ def write_model(recipe: Recipe, elements: tuple[str, ...]) -> dict[str, Any]:
         RecipeError: deepmd-kit has no such model.
     """
     try:
-        params = _without_nulls(model_params(recipe.model, elements, (recipe.dtype, recipe.dtype)))
+        params = _without_nulls(model_params(_with_stand_ins(recipe), elements, (recipe.dtype, recipe.dtype)))
     except CheckpointError as error:
         raise RecipeError(str(error)) from None
     params["descriptor"] = _with_auto({**params["descriptor"], "seed": recipe.seed}, recipe)
@@ -268,6 +271,23 @@ def _without_nulls(content: Any) -> Any:
     if isinstance(content, dict):
         return {key: _without_nulls(value) for key, value in content.items() if value is not None}
     return content
+
+
+def _with_stand_ins(recipe: Recipe) -> ModelConfig:
+    """The model with a number in place of every ``auto`` yet to be counted: more neighbours within a longer cutoff."""
+    ratios = recipe.sel_from_data
+    backbone = recipe.model.model_dump(mode="json")["backbone"]
+    if not ratios or backbone["kind"] == "se_a":
+        return recipe.model
+    fields = {
+        field: cutoff for field, cutoff in SEL_CUTOFFS[backbone["kind"]].items() if nested(backbone, field) is not None
+    }
+    numbers, most = {}, 0
+    for field in sorted(fields, key=lambda field: float(nested(backbone, fields[field]))):
+        most = most + 1 if field in ratios else max(most, int(nested(backbone, field)))
+        if field in ratios:
+            numbers[field] = most
+    return ModelConfig.model_validate({**recipe.model.model_dump(mode="json"), "backbone": place_auto(backbone, numbers)})
 
 
 def _with_auto(descriptor: dict[str, Any], recipe: Recipe) -> dict[str, Any]:

@@ -89,6 +89,8 @@ class Section:
     def number(self, name: str, default: Any = REQUIRED, aliases: Iterable[str] = ()) -> Any:
         """A number as a float; the default as it is."""
         value = self._typed("a number", name, default, aliases)
+        if isinstance(value, int | float) and not abs(value) < float("inf"):
+            raise refusal(self.full(name), value, "not a finite number", "correct it")
         return float(value) if isinstance(value, int | float) else value
 
     def whole(self, name: str, default: Any = REQUIRED, aliases: Iterable[str] = ()) -> Any:

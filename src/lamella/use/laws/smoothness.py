@@ -87,15 +87,15 @@ def _probes(subject: Subject) -> list[list[int]]:
     """Four elements, the probe's first; those that have an energy before those that have none."""
     config, numbers = subject.model.config, np.unique(subject.cluster.numbers).tolist()
     numbers.sort(key=lambda z: chemical_symbols[z] in config.excluded_atoms)
-    blind = {frozenset(pair) for pair in (*config.excluded_pairs, *config.backbone.excluded_pairs)}
     groups: dict[bool, list[int]] = {}
-    for first in numbers:
-        hidden = [frozenset((chemical_symbols[first], chemical_symbols[z])) in blind for z in numbers]
-        for kind in set(hidden):
+    for probe in numbers:
+        pairs = {z: frozenset((chemical_symbols[probe], chemical_symbols[z])) for z in numbers}
+        edges = [z for z in numbers if pairs[z] not in map(frozenset, config.excluded_pairs)]
+        hidden = {z: pairs[z] in map(frozenset, config.backbone.excluded_pairs) for z in edges}
+        for kind in set(hidden.values()):
             # atom 1 first: the one that leaves
-            others = [z for z, unseen in zip(numbers, hidden, strict=True) if unseen == kind]
-            groups.setdefault(kind, [first, *np.resize([*others, *numbers], 3).tolist()])
-    return list(groups.values())
+            groups.setdefault(kind, [probe, *np.resize([*(z for z in edges if hidden[z] == kind), *numbers], 3).tolist()])
+    return list(groups.values()) or [np.resize(numbers, 4).tolist()]
 
 
 def _jet(subject: Subject, path: _Path, graph: Graph, points: int) -> _Jet:
