@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PYTHON
 ENV := .venv/.installed
 
-.PHONY: help demo test lint format docs bench deepmd clean
+.PHONY: help demo test lint format docs bench interop deepmd clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F '|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -27,7 +27,10 @@ docs: $(ENV) ## build the documentation into site/
 bench: $(ENV) ## time lamella, beside deepmd-kit where `make deepmd` has installed it
 	scripts/bench
 
-deepmd: .envs/deepmd/.installed ## install deepmd-kit 3.2.0 in .envs/deepmd, for `make bench` (several GB)
+interop: $(ENV) .envs/deepmd/.installed ## check with deepmd-kit itself that models pass to it and back unchanged (5 min)
+	scripts/interop
+
+deepmd: .envs/deepmd/.installed ## install deepmd-kit 3.2.0 in .envs/deepmd, for `make bench` and `make interop` (several GB)
 
 clean: ## remove caches and built pages; environments and runs stay
 	rm -rf site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -302,6 +302,17 @@ LATER: dict[str, dict] = {
         "fitting_net": FITTING,
         "mean": False,
     },
+    "dpa1_moments": {
+        "type_map": ["O", "K", "H"],
+        "descriptor": dict(DPA1, lmax=3, type_one_side=True),
+        "fitting_net": TANH,
+        "mean": False,
+    },
+    "dpa1_degrees": {
+        "type_map": ["F", "K", "Ni"],
+        "descriptor": dict(SMOOTH_STRIP, lmax=4, attn_layer=1, exclude_types=[[0, 1]], env_protection=0.1, axis_neuron=3),
+        "fitting_net": TANH,
+    },
 }
 
 
@@ -315,5 +326,6 @@ def dpa3_section(case: dict) -> dict:
     }
 
 
+# The place of a case in this list is its seed: new ones go to the end.
 CASES = {name: dpa3_section(case) for name, case in DPA3.items()} | TYPED | MESSAGE_PASSING | ORDER_DEPENDENT | LATER
 FROZEN = ("frozen", "se_a_exclude", "se_atten_v2", "dpa2_mean")

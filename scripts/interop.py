@@ -10,7 +10,8 @@ check fails. deepmd-kit 3.2.0 lies in .envs/deepmd (``make deepmd``). The rows:
 * ``dp --pt train --finetune``: three steps run, and lamella reads the result;
 * 20 steps: both codes train on one embedded frame from the same weights, with the ``input.json`` that ``lamella convert``
   wrote from the recipe; worst relative difference of a tensor (deepmd-kit rounds loss prefactors to float32: at most 1e-7);
-* golden: every checkpoint of tests/golden through lamella and back: tensors bit for bit, and deepmd-kit's numbers from it.
+* golden: every checkpoint of tests/golden through lamella and back, tensors bit for bit; and deepmd-kit's numbers from the
+  same model written as one of lamella's own.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from interop_golden import compare_golden, golden_jobs, round_trips
 from interop_table import Table
 from lamella import datasets
 from lamella.data.convert import frame_from_atoms
-from lamella.data.load import make_batch
+from lamella.data.load import Share, make_batch
 from lamella.formats import deepmd
 from lamella.formats.load import load
 from lamella.models.bundle import load_model, save_model
@@ -229,14 +230,13 @@ def rmse_of_dp_test(kind: str, folder: Path) -> float:
 def twenty_steps(potential: Potential, recipe: Recipe, frame: Frame) -> Potential:
     """Train lamella on the one frame."""
     potential.requires_grad_(True).train()
-    batch = make_batch([frame], potential.graph_spec)
+    shares = [Share("default", make_batch([frame], potential.graph_spec))]
+    losses = {"default": recipe.tasks["default"].loss}
     config, schedule = recipe.optimizer, recipe.schedule
     optimizer = build_optimizer(config, potential)
     for step in range(STEPS):
         rate, share = (f(schedule, step, STEPS, config.lr) for f in (learning_rate, decay))
-        train_step(
-            potential, optimizer, batch, "default", recipe.tasks["default"].loss, config, StepSetting(step + 1, rate, share)
-        )
+        train_step(potential, optimizer, shares, losses, config, StepSetting(step + 1, rate, share))
     return potential
 
 

@@ -15,18 +15,26 @@ from lamella.formats import deepmd
 
 
 def round_trips(folder: Path) -> Iterator[tuple[str, str, str]]:
-    """Every golden checkpoint through lamella: its name, its architecture, and what is not the same ("" for nothing)."""
+    """Every golden checkpoint through lamella: its name, its architecture, and what is not the same ("" for nothing).
+
+    A frozen model comes back as the checkpoint it was frozen from, as far as that lies beside it. ``NAME_anew.pt`` is the
+    model as lamella writes one of its own, with nothing remembered of the file it came from.
+    """
     (folder / "golden").mkdir()
-    for path in sorted(GOLDEN.glob("*.pt")):
+    for path in sorted([*GOLDEN.glob("*.pt"), *GOLDEN.glob("*.pth")]):
         if path.stem.startswith("order_"):
             continue
-        back = folder / "golden" / path.name
+        back = folder / "golden" / f"{path.name.replace('.', '_')}.pt"
         try:
             potential = deepmd.read(path)
             deepmd.write(potential, back)
-            yield path.stem, potential.config.backbone.kind, changed(path, back)
+            potential.metadata = {}
+            deepmd.write(potential, back.with_stem(f"{back.stem}_anew"))
         except LamellaError as error:
-            yield path.stem, "refused", str(error)
+            yield path.name, "refused", str(error)
+            continue
+        before = path.with_suffix(".pt")
+        yield path.name, potential.config.backbone.kind, changed(before, back) if before.exists() else ""
 
 
 def changed(before: Path, after: Path) -> str:
@@ -44,11 +52,20 @@ def changed(before: Path, after: Path) -> str:
     return ""
 
 
+def numbers_of(name: str) -> Path:
+    """The numbers of a golden file."""
+    return (GOLDEN / name).with_suffix(".npz")
+
+
 def golden_jobs(trips: list[tuple[str, str, str]], folder: Path) -> list[dict]:
-    """What deepmd-kit shall compute of what came back."""
+    """What deepmd-kit shall compute of what lamella wrote anew."""
     names = [name for name, kind, _ in trips if kind != "refused"]
     return [
-        {"model": folder / "golden" / f"{name}.pt", "frames": GOLDEN / f"{name}.npz", "tasks": tasks_of(name)}
+        {
+            "model": folder / "golden" / f"{name.replace('.', '_')}_anew.pt",
+            "frames": numbers_of(name),
+            "tasks": tasks_of(name),
+        }
         | {"out": folder / "golden" / f"{name}.npz"}
         for name in names
     ]
@@ -64,21 +81,21 @@ def compare_golden(table: Table, trips: list[tuple[str, str, str]], folder: Path
         good = sum(not found for _, found in mine)
         table.put("golden there and back, tensors", kind, f"{good} of {len(mine)}", good == len(mine))
         worst = max((numbers_change(name, folder) for name, _ in mine if kind != "refused"), default=0.0)
-        table.number("golden there and back, numbers", kind, worst, 1e-12)
+        table.number("golden written anew, numbers", kind, worst, 1e-12)
 
 
 def numbers_change(name: str, folder: Path) -> float:
-    """Worst relative difference of deepmd-kit's numbers before and after the way through lamella."""
+    """Worst relative difference of deepmd-kit's numbers of the original and of what lamella wrote anew."""
     after = folder / "golden" / f"{name}.npz"
     if not after.exists():
         print(f"  golden {name}: {after.with_suffix('.error').read_text()[:300]}")
         return float("inf")
-    with np.load(GOLDEN / f"{name}.npz") as old, np.load(after) as new:
+    with np.load(numbers_of(name)) as old, np.load(after) as new:
         keys = [key for key in old.files if old[key].dtype.kind == "f"]
         return max(float(np.abs(old[key] - new[key]).max() / max(np.abs(old[key]).max(), 1e-3)) for key in keys)
 
 
 def tasks_of(name: str) -> list[str | None]:
     """The branches of a golden checkpoint."""
-    with np.load(GOLDEN / f"{name}.npz") as stored:
+    with np.load(numbers_of(name)) as stored:
         return list(dict.fromkeys(key.split("/")[0] if key.count("/") == 2 else None for key in stored.files))

@@ -200,6 +200,8 @@ def dpa1(draw: Draw, n: int) -> tuple[dict, bool]:
         section["smooth_type_embedding"] = smooth
     mean = strip and smooth and draw.chance(0.7)
     section["set_davg_zero"] = not mean
+    if draw.chance(0.3):
+        section["lmax"] = draw.of([1, 2, 3, 4])
     return section, mean
 
 

@@ -1,4 +1,4 @@
-"""lamella: large atomistic models (DPA-3) trained, evaluated and run.
+"""lamella: large atomistic models (DeepPot-SE, DPA-1, DPA-2, DPA-3) trained, evaluated and run.
 
 The public names are imported when they are first used, so that ``import lamella`` and ``lamella --help`` load neither torch
 nor ASE.

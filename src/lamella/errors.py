@@ -8,6 +8,7 @@
     │   ├── StructureError       a structure that no graph can be built from
     │   └── RecipeError          a recipe or a command-line setting
     ├── CheckpointError          a model file or run folder
+    ├── FetchError               a file that no host gives, or that is not what it should be
     └── TrainingError            training cannot go on (non-finite loss, disk full, ...)
 
 The message is one sentence that names the file, frame or key, and one that says what to do next. Commands print it and exit
@@ -18,16 +19,19 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Final
 
 __all__ = [
     "CheckpointError",
     "DataError",
+    "FetchError",
     "InputError",
     "LamellaError",
     "RecipeError",
     "StructureError",
     "TrainingError",
     "nearest",
+    "shown",
 ]
 
 
@@ -55,11 +59,27 @@ class CheckpointError(LamellaError):
     """A model file or run folder cannot be read or written."""
 
 
+class FetchError(LamellaError):
+    """A file could not be brought onto this machine, or is not the one it should be."""
+
+
 class TrainingError(LamellaError):
     """Training cannot go on."""
 
 
+_BEGINNING: Final = 3
+"""So many letters may stand for the word that they begin."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
-    """``" (did you mean 'x'?)"`` for the known word nearest to ``word``, or an empty string when none is near."""
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    """``" (did you mean 'x'?)"`` for the known word that ``word`` begins or comes nearest to; empty where none is near."""
+    others = [each for each in known if each != word]
+    begun = [each for each in others if len(word) >= _BEGINNING and each.casefold().startswith(word.casefold())]
+    match = sorted(begun, key=len) or difflib.get_close_matches(word, others, n=1, cutoff=0.6)
     return f" (did you mean {match[0]!r}?)" if match else ""
+
+
+def shown(text: str, most: int = 80) -> str:
+    """``text`` as a message may hold it: control characters (of a hostile file, for the terminal) escaped, ``most`` long."""
+    whole = text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return whole[:most]

@@ -22,8 +22,8 @@ class Frame:
         positions: (n, 3) float64, Å.
         cell: (3, 3) float64, Å; rows are the lattice vectors; zero rows where there is none.
         pbc: (3,) bool, periodic along each lattice vector.
-        labels: reference values by name, only names of :data:`lamella.fields.FIELDS`; absent means absent,
-            never NaN or zero.
+        labels: reference values, and what a model may read beside the atoms, by name, only names of
+            :data:`lamella.fields.QUANTITIES`; absent means absent, never NaN or zero.
         source: where it came from, for messages: ``"water.xyz#12"`` is the frame of index 12 (from 0) of ``water.xyz``.
     """
 

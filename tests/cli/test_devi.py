@@ -13,7 +13,7 @@ import pytest
 from ase.io import read, write
 from typer.testing import CliRunner, Result
 
-from formats.file_server import Host, serving
+from remote.file_server import Host, serving
 from golden_models import GOLDEN
 from lamella import cli
 from lamella.errors import LamellaError

@@ -36,6 +36,7 @@ KINDS = {
         "activation": "silut:1.0",
         "concat_embedding": True,
     },
+    "dpa3, sequential": {"sequential": True, "update_style": "res_residual", **POLYNOMIAL},
     "dpa3, charge and spin, few slots": {"charge_spin": True, "edge_sel": 4, "angle_sel": 2, "env_std": 0.0},
     "dpa3, excluded": {
         "excluded_pairs": PAIRS,
@@ -74,6 +75,7 @@ KINDS = {
         "zero_mean": False,
         "sel": 4,
     },
+    "dpa1, fourth degree, few slots": {"architecture": "dpa1", "max_degree": 4, "sel": 4},
     "dpa1, plain attention": {
         "architecture": "dpa1",
         "attention_dot": False,

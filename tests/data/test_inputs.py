@@ -73,6 +73,10 @@ def test_inputs_survive_atoms_files_and_stores(tmp_path, info, expected):
     assert inputs(frame_from_atoms(ase_read(tmp_path / "own.extxyz"))) == expected or "fparam" in info
 
 
+def test_a_key_that_holds_nothing_is_absent():
+    assert inputs(frame_from_atoms(water(charge=None, spin=0))) == {"spin": [0.0]}
+
+
 def test_a_named_key_is_read_instead_of_the_usual_ones(tmp_path):
     atoms = water(charge=0, Q=-1, T=300.0)
     keys = LabelKeys(charge="Q", frame_params="T")

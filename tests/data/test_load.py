@@ -13,7 +13,7 @@ import psutil
 import pytest
 import torch
 
-from lamella.data.load import batches, make_batch
+from lamella.data.load import Choice, Plan, batches, make_batch
 from lamella.data.sample import BatchSpec, Sampler
 from lamella.data.source import FrameList
 from lamella.errors import StructureError
@@ -65,6 +65,23 @@ def test_batch_mixes_sizes_and_periodicity_and_marks_who_carries_what():
     assert batch.sources == ("f#0", "f#1", "f#2", "f#3")
 
 
+def plan_of(sampler: Sampler) -> Plan:
+    return lambda step: [Choice("a", sampler.batch(step))]
+
+
+def test_a_step_may_look_at_several_tasks_and_a_task_may_have_no_frame_here():
+    frames = {name: FrameList([frame(seed) for seed in seeds]) for name, seeds in (("a", (0, 1)), ("b", (2, 3, 4)))}
+    nobody = np.zeros(0, dtype=int)
+    chosen = [Choice("b", np.array([2, 0])), Choice("a", nobody), Choice("b", np.array([1]))]
+    for workers in (0, 1):
+        (shares,) = batches(frames, lambda step: chosen, SPEC, [7], workers)
+        assert [(task, batch and batch.sources) for task, batch in shares] == [
+            ("b", ("f#4", "f#2")),
+            ("a", None),
+            ("b", ("f#3",)),
+        ]
+
+
 @pytest.mark.parametrize("spec", [BatchSpec(frames=3), BatchSpec(edges=400)])
 def test_same_batches_in_the_same_order_for_any_number_of_workers(spec):
     frames = FrameList([frame(seed, ("energy", "forces")) for seed in range(11)])
@@ -72,7 +89,7 @@ def test_same_batches_in_the_same_order_for_any_number_of_workers(spec):
     made = {}
     for workers in (0, 1, 3):
         sampler = Sampler(costs, spec, seed=5)
-        made[workers] = list(batches(frames, sampler, SPEC, 2, 13, workers))
+        made[workers] = [share.batch for (share,) in batches({"a": frames}, plan_of(sampler), SPEC, range(2, 13), workers)]
     assert len(made[0]) == 11
     for workers in (1, 3):
         for a, b in zip(made[0], made[workers], strict=True):
@@ -85,8 +102,9 @@ def test_same_batches_in_the_same_order_for_any_number_of_workers(spec):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_unknown_element_surfaces_with_the_name_of_the_frame(workers):
     frames = FrameList([frame(seed) for seed in range(4)])
+    plan = plan_of(Sampler(4, BatchSpec(frames=1), 0))
     with pytest.raises(StructureError, match=r"^f#\d: the model does not know the element O"):
-        list(batches(frames, Sampler(4, BatchSpec(frames=1), 0), GraphSpec((1,), 4.0, 3.0, angles=True), 0, 4, workers))
+        list(batches({"a": frames}, plan, GraphSpec((1,), 4.0, 3.0, angles=True), range(4), workers))
 
 
 def children() -> list[psutil.Process]:
@@ -96,7 +114,7 @@ def children() -> list[psutil.Process]:
 def test_workers_end_when_the_loop_is_left_early():
     before = len(children())
     frames = FrameList([frame(seed) for seed in range(4)])
-    stream = batches(frames, Sampler(4, BatchSpec(frames=1), 0), SPEC, 0, 10**6, 2)
+    stream = batches({"a": frames}, plan_of(Sampler(4, BatchSpec(frames=1), 0)), SPEC, range(10**6), 2)
     next(stream)
     assert len(children()) == before + 2
     stream.close()
@@ -105,12 +123,14 @@ def test_workers_end_when_the_loop_is_left_early():
 
 PROGRAM = """
 import numpy as np, sys
-from lamella.data.load import batches
+from lamella.data.load import Choice, batches
 from lamella.data.sample import BatchSpec, Sampler
 from lamella.data.source import FrameList
 from lamella.types import Frame, GraphSpec
 f = FrameList([Frame(np.array([1, 1]), np.array([[0, 0, 0], [0, 0, 1.0]]), np.zeros((3, 3)), np.zeros(3, bool))] * 4)
-for step, batch in enumerate(batches(f, Sampler(4, BatchSpec(frames=1), 0), GraphSpec((1,), 4.0, 3.0), 0, 10**9, 2)):
+sampler = Sampler(4, BatchSpec(frames=1), 0)
+plan = lambda step: [Choice("a", sampler.batch(step))]
+for step, shares in enumerate(batches({"a": f}, plan, GraphSpec((1,), 4.0, 3.0), range(10**9), 2)):
     if step == 3:
         print("running", flush=True)
 """

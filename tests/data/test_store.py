@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from lamella.data.digest import frame_digest
-from lamella.data.source import FrameList, Selection, open_frames, split_fraction, write_frames
+from lamella.data.source import FrameList, Selection, open_frames, split_fraction
 from lamella.data.store import Store, is_store, write_store
+from lamella.data.write import write_frames
 from lamella.errors import DataError
 from lamella.types import Frame
 

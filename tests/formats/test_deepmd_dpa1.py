@@ -62,10 +62,12 @@ def test_mean_that_depends_on_the_order_of_atoms_is_refused_in_an_input(descript
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("attn_mask", True), ("lmax", 2), ("spin", {"use_spin": [True]}), ("tebd_input_mode", "add"), ("unheard_of", 3)],
+    [("attn_mask", True), ("lmax", 5), ("spin", {"use_spin": [True]}), ("tebd_input_mode", "add"), ("unheard_of", 3)],
 )
 def test_what_is_not_run_is_refused_by_name(option, value):
-    with pytest.raises(CheckpointError, match=option if option != "tebd_input_mode" else "embedding_input"):
+    with pytest.raises(
+        CheckpointError, match={"tebd_input_mode": "embedding_input", "lmax": "max_degree"}.get(option, option)
+    ):
         backbone({option: value})
 
 
@@ -80,6 +82,7 @@ def test_options_that_ask_for_nothing_pass():
         {},
         {"embedding_input": "strip", "zero_mean": False, "smooth": True, "excluded_pairs": (("O", "H"),), "axis": 12},
         {"attention_layers": 0, "electron_embedding": True, "embedding_bias": True, "temperature": None, "sel": 77},
+        {"max_degree": 3, "attention_layers": 1},
         {"smooth": False, "one_sided": False, "timestep": True, "norm_eps": 1e-3, "protection": 0.1, "normalize": False},
     ],
 )
@@ -90,10 +93,20 @@ def test_configuration_comes_back_from_deepmd_kits_words(options):
     assert model_config(params, "here", json=True).backbone == config.backbone
 
 
+def test_highest_degree_is_written_only_to_versions_that_know_it():
+    """deepmd-kit before 3.2 takes no ``lmax``."""
+    first = model_params(ModelConfig(backbone=DPA1Config()), ELEMENTS, ("float64", "float64"))["descriptor"]
+    assert "lmax" not in first
+    assert backbone(first).max_degree == backbone({**first, "lmax": None}).max_degree == 1
+    second = model_params(ModelConfig(backbone=DPA1Config(max_degree=2)), ELEMENTS, ("float64", "float64"))["descriptor"]
+    assert second["lmax"] == 2
+
+
 def test_every_tensor_of_the_model_has_a_name_in_deepmd_kit():
     for options in (
         {},
         {"embedding_input": "strip", "timestep": True, "neurons": (5, 10, 12), "axis": 4, "embedding_bias": True},
+        {"max_degree": 2},
     ):
         config = DPA1Config(**options)
         with torch.device("meta"):

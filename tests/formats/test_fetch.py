@@ -1,293 +1,36 @@
-"""A published checkpoint arrives whole and checked, or not at all; what an interruption leaves is continued."""
+"""A published checkpoint is fetched into its place, and only the published one."""
 
 from __future__ import annotations
 
 import hashlib
-import shutil
-import subprocess
-import sys
-import threading
-from contextlib import ExitStack
-from pathlib import Path
 
-import numpy as np
 import pytest
 
-from formats.file_server import Host, serving
-from lamella.errors import CheckpointError, InputError
-from lamella.formats import fetch as module
-from lamella.formats.fetch import Fetched, fetch
-from lamella.formats.published import Published
+from lamella.errors import CheckpointError
+from lamella.formats.fetch import fetch
+from lamella.formats.published import Published, models_folder
+from remote.file_server import Host, serving
 
-CONTENT = np.random.default_rng(0).bytes(1_200_007)
-OTHER = np.random.default_rng(1).bytes(len(CONTENT))
-PART = ".model.pt.part"
+CONTENT = b"weights" * 1000
 
 
-def model(*addresses: str) -> Published:
-    return Published("M", "model.pt", hashlib.sha256(CONTENT).hexdigest(), "page", addresses)
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    monkeypatch.setattr(module, "PAUSE", 0.0)
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        monkeypatch.delenv(name, raising=False)
+def model(content: bytes, *addresses: str) -> Published:
+    return Published("M", "model.pt", hashlib.sha256(content).hexdigest(), "page", addresses)
 
 
 @pytest.fixture
-def start():
-    """Start a server; all end with the test."""
-    with ExitStack() as stack:
-        yield lambda host: stack.enter_context(serving(host))
+def host(monkeypatch, tmp_path):
+    monkeypatch.setenv("LAMELLA_CACHE", str(tmp_path))
+    monkeypatch.delenv("http_proxy", raising=False)
+    with serving(Host(CONTENT)) as running:
+        yield running
 
 
-def left(folder: Path) -> set[str]:
-    """What a fetch leaves behind, the lock aside."""
-    return {path.name for path in folder.iterdir() if not path.name.endswith(".lock")}
+def test_checkpoint_lies_where_load_finds_it(host):
+    assert fetch(model(CONTENT, host.url)).path == models_folder() / "model.pt"
+    assert fetch(model(CONTENT, host.url)).was_there
 
 
-def test_whole_file_arrives_with_its_name_and_nothing_else(start, tmp_path):
-    host = start(Host(CONTENT))
-    seen: list[tuple[int, int | None]] = []
-    result = fetch(model(host.url), tmp_path / "new" / "folder", on_bytes=lambda *state: seen.append(state))
-    assert result == Fetched(tmp_path / "new" / "folder" / "model.pt", len(CONTENT), was_there=False)
-    assert result.path.read_bytes() == CONTENT
-    assert left(result.path.parent) == {"model.pt"}
-    assert seen[0] == (0, len(CONTENT))
-    assert seen[-1] == (len(CONTENT), len(CONTENT))
-    assert sorted(seen) == seen
-
-
-def test_file_that_is_there_is_not_fetched_again(start, tmp_path):
-    host = start(Host(CONTENT))
-    (tmp_path / "model.pt").write_bytes(CONTENT)
-    assert fetch(model(host.url), tmp_path).was_there
-    assert host.asked == []
-
-
-@pytest.mark.parametrize("etag", ['"first"', 'W/"weak"', None])
-def test_cut_connection_is_taken_up_where_it_ended(start, tmp_path, etag):
-    host = start(Host(CONTENT, etag=etag, cuts=[400_000, 300_001]))
-    assert fetch(model(host.url), tmp_path).path.read_bytes() == CONTENT
-    assert [request.get("Range") for request in host.asked] == [None, "bytes=400000-", "bytes=700001-"]
-    assert [request.get("If-Range") for request in host.asked[1:]] == ['"first"' if etag == '"first"' else None] * 2
-    assert host.sent == len(CONTENT)
-
-
-def test_next_command_goes_on_where_the_last_one_gave_up(start, tmp_path):
-    with serving(Host(CONTENT, cuts=[500_000, 0, 0, 0])) as host:
-        with pytest.raises(CheckpointError, match=r"cut after 0\.5 of 1\.2 MB.*0\.5 MB are kept"):
-            fetch(model(host.url), tmp_path)
-        assert left(tmp_path) == {PART, f"{PART}.origin"}
-    again = start(Host(CONTENT))
-    assert fetch(model(again.url), tmp_path).path.read_bytes() == CONTENT
-    assert again.sent == len(CONTENT) - 500_000
-    assert left(tmp_path) == {"model.pt"}
-
-
-def test_host_that_ignores_ranges_sends_the_file_from_the_beginning(start, tmp_path):
-    (tmp_path / PART).write_bytes(CONTENT[:500_000])
-    host = start(Host(CONTENT, ranges=False))
-    assert fetch(model(host.url), tmp_path).path.read_bytes() == CONTENT
-    assert host.asked[0]["Range"] == "bytes=500000-"
-    assert host.sent == len(CONTENT)
-
-
-def test_host_that_ignores_ranges_and_always_cuts_is_given_up(start, tmp_path):
-    host = start(Host(CONTENT, ranges=False, cuts=[500_000] * 20))
-    with pytest.raises(CheckpointError, match="connection was cut"):
-        fetch(model(host.url), tmp_path)
-    assert len(host.asked) < 8
-
-
-def test_offer_that_changed_meanwhile_is_fetched_from_the_beginning(start, tmp_path):
-    host = start(Host(OTHER, etag='"old"', cuts=[300_000, 0, 0, 0]))
-    with pytest.raises(CheckpointError):
-        fetch(model(host.url), tmp_path)
-    host.content, host.etag = CONTENT, '"new"'
-    assert fetch(model(host.url), tmp_path).path.read_bytes() == CONTENT
-    assert host.asked[-1]["If-Range"] == '"old"'
-
-
-def test_wrong_beginning_costs_time_and_nothing_else(start, tmp_path):
-    (tmp_path / PART).write_bytes(OTHER[:300_000])
-    host = start(Host(CONTENT))
-    assert fetch(model(host.url), tmp_path).path.read_bytes() == CONTENT
-    assert [request.get("Range") for request in host.asked] == ["bytes=300000-", None]
-
-
-@pytest.mark.parametrize("size", [len(CONTENT), len(CONTENT) + 5])
-def test_part_that_is_as_long_as_the_file_or_longer_ends_well(start, tmp_path, size):
-    (tmp_path / PART).write_bytes((OTHER + OTHER)[:size])
-    host = start(Host(CONTENT))
-    assert fetch(model(host.url), tmp_path).path.read_bytes() == CONTENT
-
-
-def test_complete_part_needs_no_network(tmp_path):
-    (tmp_path / PART).write_bytes(CONTENT)
-    assert fetch(model("https://nowhere.invalid/model.pt"), tmp_path).path.read_bytes() == CONTENT
-
-
-def test_wrong_bytes_are_refused_and_not_kept(start, tmp_path):
-    host = start(Host(OTHER))
-    with pytest.raises(
-        CheckpointError, match=r"M could not be fetched .*what it sent is not the published file \(sha256 .*--from"
-    ):
-        fetch(model(host.url), tmp_path)
-    assert left(tmp_path) == set()
-
-
-@pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT + b"x", b""])
-def test_file_of_another_size_is_refused(start, tmp_path, content):
-    host = start(Host(content))
-    with pytest.raises(CheckpointError, match="not the published file"):
-        fetch(model(host.url), tmp_path)
-    assert left(tmp_path) == set()
-
-
-def test_length_that_is_not_kept_is_a_cut_connection(start, tmp_path):
-    host = start(Host(CONTENT, claimed=len(CONTENT) + 1000, ranges=False))
-    with pytest.raises(CheckpointError, match=r"cut after 1\.2 of 1\.2 MB"):
-        fetch(model(host.url), tmp_path)
-    assert not (tmp_path / "model.pt").exists()
-
-
-def test_file_without_an_announced_length_arrives_too(start, tmp_path):
-    host = start(Host(CONTENT, chunked=True))
-    seen: list[int | None] = []
-    fetch(model(host.url), tmp_path, on_bytes=lambda done, total: seen.append(total))
-    assert set(seen) == {None}
-
-
-def test_more_than_fits_on_the_disk_is_refused_before_it_comes(start, tmp_path, monkeypatch):
-    host = start(Host(CONTENT, claimed=10**16))
-    with pytest.raises(InputError, match=r"10000000000.0 MB are to come .* --to .*LAMELLA_CACHE"):
-        fetch(model(host.url), tmp_path)
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=700_000))
-    host.claimed = None
-    with pytest.raises(InputError, match=r"1\.2 MB are to come and 0\.7 MB are free"):
-        fetch(model(host.url), tmp_path)
-    (tmp_path / PART).write_bytes(CONTENT[:600_000])
-    assert fetch(model(host.url), tmp_path).path.read_bytes() == CONTENT, "what is there already needs no room"
-
-
-@pytest.mark.parametrize(("status", "requests"), [(404, 1), (401, 1), (503, module.ATTEMPTS)])
-def test_refusals_are_told_and_only_busy_hosts_asked_again(start, tmp_path, status, requests):
-    host = start(Host(CONTENT, status=status))
-    with pytest.raises(CheckpointError, match=f"it answers {status} "):
-        fetch(model(host.url), tmp_path)
-    assert len(host.asked) == requests
-
-
-def test_mirrors_are_tried_in_order_and_continue_each_other(start, tmp_path):
-    hosts = [Host(CONTENT, status=404), Host(OTHER), Host(CONTENT, cuts=[700_000, 0, 0, 0]), Host(CONTENT), Host(CONTENT)]
-    notes: list[str] = []
-    addresses = [start(host).url for host in hosts]
-    assert fetch(model(*addresses), tmp_path, on_note=notes.append).path.read_bytes() == CONTENT
-    assert [len(host.asked) for host in hosts] == [1, 1, 4, 1, 0]
-    assert hosts[3].sent == len(CONTENT) - 700_000
-    assert ["404" in notes[0], "not the published" in notes[1], "cut" in notes[2], len(notes)] == [True, True, True, 3]
-
-
-def test_without_a_network_the_error_says_what_to_do(tmp_path, monkeypatch):
-    def offline(*arguments: object, **options: object) -> None:
-        raise OSError(101, "Network is unreachable")
-
-    monkeypatch.setattr("socket.create_connection", offline)
-    with pytest.raises(CheckpointError) as caught:
-        fetch(model("https://a.example/model.pt", "https://b.example/model.pt"), tmp_path)
-    message = str(caught.value)
-    assert "a.example: Network is unreachable; b.example: Network is unreachable" in message
-    for advice in ("HTTPS_PROXY", "--from", "https://a.example/model.pt on another machine", str(tmp_path / "model.pt")):
-        assert advice in message
-
-
-def test_redirects_are_followed_and_never_out_of_encryption(start, tmp_path):
-    host = start(Host(CONTENT))
-    first = start(Host(b"", redirect=host.url))
-    (tmp_path / PART).write_bytes(CONTENT[:1000])
-    assert fetch(model(first.url), tmp_path).path.read_bytes() == CONTENT
-    assert host.asked[0]["Range"] == "bytes=1000-"
-    guard = module._StayEncrypted()
-    request = module.urllib.request.Request("https://a.example/x")
-    with pytest.raises(OSError, match="without encryption"):
-        guard.redirect_request(request, None, 302, "Found", {}, "http://a.example/y")
-    assert guard.redirect_request(request, None, 302, "Found", {}, "https://b.example/y").full_url == "https://b.example/y"
-
-
-def test_address_given_by_hand_replaces_the_known_ones(start, tmp_path):
-    known, other = start(Host(CONTENT)), start(Host(CONTENT))
-    fetch(model(known.url), tmp_path, source=other.url)
-    assert (len(known.asked), len(other.asked)) == (0, 1)
-    for bad in ("file:///etc/hosts", "model.pt", "ftp://a/b", "https://"):
-        with pytest.raises(InputError, match="no address"):
-            fetch(model(known.url), tmp_path, source=bad)
-
-
-def test_other_file_of_that_name_is_kept_unless_told_otherwise(start, tmp_path):
-    host = start(Host(CONTENT))
-    mine = tmp_path / "model.pt"
-    mine.write_bytes(b"mine")
-    with pytest.raises(CheckpointError, match=r"model.pt: it is there but is not the published M .*--overwrite"):
-        fetch(model(host.url), tmp_path)
-    assert mine.read_bytes() == b"mine"
-    host.status = 404
-    with pytest.raises(CheckpointError, match="404"):
-        fetch(model(host.url), tmp_path, overwrite=True)
-    assert mine.read_bytes() == b"mine", "replaced only by the right one"
-    host.status = 200
-    assert fetch(model(host.url), tmp_path, overwrite=True).path.read_bytes() == CONTENT
-
-
-def test_folder_that_cannot_be_made_is_named(start, tmp_path):
-    (tmp_path / "file").write_text("")
-    host = start(Host(CONTENT))
-    with pytest.raises(InputError, match=r"file/folder: cannot be written .* --to"):
-        fetch(model(host.url), tmp_path / "file" / "folder")
-
-
-PROGRAM = """
-import sys
-from pathlib import Path
-from lamella.formats.fetch import fetch
-from lamella.formats.published import Published
-result = fetch(Published("M", "model.pt", sys.argv[1], "page", (sys.argv[2],)), Path(sys.argv[3]), on_note=print)
-print("there" if result.was_there else "fetched")
-"""
-
-
-def process(address: str, folder: Path) -> subprocess.Popen[str]:
-    arguments = [hashlib.sha256(CONTENT).hexdigest(), address, str(folder)]
-    return subprocess.Popen([sys.executable, "-c", PROGRAM, *arguments], stdout=subprocess.PIPE, text=True)
-
-
-def test_two_processes_fetch_once(start, tmp_path):
-    host = start(Host(CONTENT, hold=threading.Event()))
-    first = process(host.url, tmp_path)
-    assert host.begun.wait(20)
-    second = process(host.url, tmp_path)
-    assert second.stdout is not None
-    assert "waiting" in second.stdout.readline()
-    host.hold.set()
-    said = [each.communicate(timeout=20)[0] for each in (first, second)]
-    assert said == ["fetched\n", "there\n"]
-    assert len(host.asked) == 1
-    assert (tmp_path / "model.pt").read_bytes() == CONTENT
-    assert left(tmp_path) == {"model.pt"}
-
-
-def test_killed_process_leaves_what_the_next_one_continues(start, tmp_path):
-    host = start(Host(CONTENT, hold=threading.Event()))
-    first = process(host.url, tmp_path)
-    assert host.begun.wait(20)
-    while not (tmp_path / PART).exists() or (tmp_path / PART).stat().st_size < 250_000:
-        assert first.poll() is None
-    first.kill()
-    first.communicate()
-    host.hold.set()
-    kept = (tmp_path / PART).stat().st_size
-    again = start(Host(CONTENT, etag=None))
-    assert fetch(model(again.url), tmp_path).path.read_bytes() == CONTENT
-    assert again.sent == len(CONTENT) - kept
+def test_other_checkpoint_is_refused(host, tmp_path):
+    with pytest.raises(CheckpointError, match=r"M could not be fetched .* not the published file"):
+        fetch(model(b"other", host.url), tmp_path / "here")

@@ -62,7 +62,7 @@ def edges_by_loops(positions, cell, pbc, cutoff):
         counts = [math.ceil(cutoff * np.linalg.norm(row)) + 1 for row in dual]
         for steps in itertools.product(*(range(n - m, n + m + 1) for n, m in zip(nearest, counts, strict=True))):
             vector = gap + sum((n * v for n, v in zip(steps, vectors, strict=True)), np.zeros(3))
-            if (i != j or any(steps)) and np.linalg.norm(vector) < cutoff:
+            if (i != j or any(steps)) and np.linalg.norm(vector) <= cutoff:
                 edges.append((i, j, vector))
     return edges
 

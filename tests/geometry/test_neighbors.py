@@ -55,13 +55,6 @@ def test_edge_order_does_not_depend_on_the_order_of_search():
     np.testing.assert_allclose(other_vec, vec, atol=1e-12)
 
 
-def test_cutoff_is_strict():
-    positions = np.array([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0]])
-    free = np.zeros((3, 3)), np.zeros(3, dtype=bool)
-    assert len(neighbor_edges(positions, *free, 2.0)[0]) == 0
-    assert len(neighbor_edges(positions, *free, np.nextafter(2.0, 3.0))[0]) == 2
-
-
 def test_inputs_are_not_changed():
     arrays = frame_arrays("outside the cell")
     before = [array.copy() for array in arrays]
@@ -114,3 +107,11 @@ def test_structures_without_an_energy_are_refused_by_name(name):
     with pytest.raises(StructureError, match=r"water\.xyz#3") as caught:
         neighbor_edges(positions, cell, pbc, CUTOFF, "water.xyz#3")
     assert words in str(caught.value)
+
+
+def test_a_neighbour_at_the_cutoff_itself_counts():
+    """As in deepmd-kit; a cubic crystal with a lattice constant of 6 Å has six of them."""
+    src, _, vec = neighbor_edges(np.zeros((1, 3)), 6.0 * np.eye(3), np.ones(3, bool), 6.0)
+    assert len(src) == 6
+    np.testing.assert_array_equal(np.linalg.norm(vec, axis=1), 6.0)
+    assert len(neighbor_edges(np.zeros((1, 3)), 6.0 * np.eye(3), np.ones(3, bool), np.nextafter(6.0, 0.0))[0]) == 0

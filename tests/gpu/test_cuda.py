@@ -9,7 +9,7 @@ import pytest
 
 import lamella
 from golden_models import GOLDEN, golden_frames, relative
-from lamella.data.load import make_batch
+from lamella.data.load import Share, make_batch
 from lamella.formats.deepmd import read
 from lamella.train.fit import fit
 from lamella.train.loss import LossConfig
@@ -54,7 +54,8 @@ def test_training_steps_end_at_the_weights_of_the_cpu() -> None:
         settings = AdamW(lr=1e-3)
         optimizer = build_optimizer(settings, model)
         for step in range(5):
-            train_step(model, optimizer, batch, "default", LossConfig(), settings, StepSetting(step + 1, 1e-3, 1.0))
+            shares, losses = [Share("default", batch)], {"default": LossConfig()}
+            train_step(model, optimizer, shares, losses, settings, StepSetting(step + 1, 1e-3, 1.0))
         weights.append({name: value.detach().cpu() for name, value in model.named_parameters()})
     for name, expected in weights[0].items():
         assert relative(weights[1][name], expected) <= 1e-7, name

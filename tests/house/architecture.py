@@ -12,7 +12,7 @@ from pathlib import Path
 
 FLOORS: Mapping[str, int] = {
     "allocator": 0, "units": 0, "errors": 0, "fields": 0, "types": 0,
-    "datasets": 1, "geometry": 1,
+    "datasets": 1, "geometry": 1, "remote": 1,
     "data": 2, "nn": 2,
     "models": 3,
     "formats": 4,

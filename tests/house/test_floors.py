@@ -10,7 +10,7 @@ from house.tree import ROOT, sources
 MODULES = frozenset(sources())
 IMPORTS = {name: arch.imports(text, name, MODULES) for name, text in sources().items()}
 
-STANDARD_NAMES = {"ase": "ase", "yaml": "pyyaml"}
+STANDARD_NAMES = {"ase": "ase", "yaml": "pyyaml", "sklearn": "scikit-learn"}
 """Import name -> name of the distribution, where they differ."""
 
 
@@ -40,10 +40,13 @@ def test_every_top_level_name_has_a_floor():
 def test_imported_packages_are_declared():
     import sys
 
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    names = {requirement.split(">")[0].split("=")[0].split("[")[0].strip().lower() for requirement in declared}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names, extra = (
+        {requirement.split(">")[0].split("=")[0].split("[")[0].strip().lower() for requirement in declared}
+        for declared in (project["dependencies"], project["optional-dependencies"]["explain"])
+    )
     used = {name for text in sources().values() for name in arch.third_party(text)} - sys.stdlib_module_names
-    assert {STANDARD_NAMES.get(name, name) for name in used} <= names
+    assert {STANDARD_NAMES.get(name, name) for name in used} <= names | extra
     unused = names - {STANDARD_NAMES.get(name, name) for name in used}
     # torch.utils.tensorboard imports tensorboard on our behalf.
     assert unused <= {"tensorboard"}, f"declared, never imported: {unused}"

@@ -31,6 +31,8 @@ VARIANTS = {
     "stripped": STRIP,
     "without attention": {"attention_layers": 0},
     "stripped, without attention": {**STRIP, "attention_layers": 0},
+    "fourth degree": {"max_degree": 4, "attention_layers": 1},
+    "stripped, third degree": {**STRIP, "max_degree": 3, "attention_layers": 0},
 }
 
 
@@ -43,7 +45,7 @@ def build(elements=("O", "H", "Cu"), **options):
     if not config.backbone.zero_mean:
         environment.mean.uniform_(0.05, 0.2)
     for name, value in potential.named_parameters():
-        if ".norm." in name:
+        if ".norm." in name or "degree_gain" in name:
             value.data.normal_(0.6, 0.3)
     return potential
 
@@ -140,7 +142,7 @@ def crossing(potential, gap):
     return float(values[0] - values[1])
 
 
-@pytest.mark.parametrize("name", ["smooth", "stripped", "without attention", "stripped, without attention"])
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "not smooth"])
 @pytest.mark.parametrize("sel", [30, 2])
 def test_energy_is_smooth_at_the_cutoff_also_with_more_neighbours_than_slots(name, sel):
     potential = build(**{**VARIANTS[name], "sel": sel})
@@ -182,6 +184,8 @@ def test_without_attention_nothing_is_rough(options):
         ({"neurons": (10**9,)}, "65536"),
         ({"neurons": (4,) * 40}, "32"),
         ({"sel": 0}, "sel"),
+        ({"max_degree": 0}, "max_degree"),
+        ({"max_degree": 5}, "max_degree"),
     ],
 )
 def test_config_refuses_what_makes_no_model(options, word):
@@ -213,6 +217,21 @@ def test_distilled_model_has_as_many_numbers_as_published():
         potential = Potential(config, elements)
     assert potential.parameter_count() == 420_780
     assert potential.parameter_count() + 2 * len(elements) * backbone.sel * 4 == 534_060
+
+
+def test_higher_degrees_tell_apart_what_lower_ones_confuse():
+    """Directions of a square and of a tetrahedron add up alike in degrees 0 and 1, not in 2."""
+    square = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]])
+    tetrahedron = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.sqrt(3.0)
+    shapes = [frame(np.concatenate([[[0, 0, 0]], 1.5 * corners]), [29, 1, 1, 1, 1]) for corners in (square, tetrahedron)]
+
+    def apart(degree):
+        potential = build(max_degree=degree, attention_layers=0)
+        first, second = (potential.describe(potential.graph([shape]))[0] for shape in shapes)
+        return float((first - second).detach().abs().max())
+
+    assert apart(1) < 1e-15
+    assert apart(2) > 1e-6
 
 
 def test_slots_tell_the_most_neighbours():

@@ -193,6 +193,16 @@ def test_without_smoothness_the_energy_jumps_at_the_repformer_cutoff_and_says_so
     assert "3 Å" in sentence
 
 
+def test_without_smoothness_a_neighbour_at_the_repformer_cutoff_itself_counts():
+    """As in deepmd-kit, which drops what is farther than the cutoff."""
+    potential = build(smooth=False)
+    rest = [[0, 0, 0], [-0.9, 0.5, 0.1], [-1.1, -0.8, 0.4]]
+    frames = [frame([*rest, [r, 0, 0]], [8, 1, 29, 1]) for r in (3.0, 3.0 - 1e-9, 3.0 + 1e-9)]
+    at, inside, outside = energy(potential, *frames).tolist()
+    assert abs(at - inside) < 1e-8
+    assert abs(at - outside) > 1e-6
+
+
 def test_excluded_pair_feels_no_force():
     potential = build(excluded_pairs=(("H", "O"),), **EVERY)
     pair = potential(potential.graph([frame([[0, 0, 0], [1.0, 0, 0]], [8, 1])]))

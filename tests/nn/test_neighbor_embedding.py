@@ -93,6 +93,17 @@ def test_empty_places_enter_moments_one_by_one(sel):
         assert torch.allclose(found[centre], want / sel, rtol=0, atol=1e-13)
 
 
+def test_rows_of_higher_degrees_stand_below_and_are_zero_in_empty_places():
+    neighbors, environment, graph, rows, table = parts(EmbeddingSpec((5, 10), input="strip"), mean=0.2)
+    g_EM, empty = neighbors(rows, graph, table), neighbors.empty(environment, table)
+    higher = environment.higher(rows, graph.species, graph.src.index, graph.vec, 3)
+    found = moments(g_EM, rows, graph, 30, empty, higher)
+    assert found.shape == (graph.n_atoms, 16, 10)
+    assert torch.allclose(found[:, :4], moments(g_EM, rows, graph, 30, empty), rtol=0, atol=1e-14)
+    mine = graph.src.index == 2
+    assert torch.allclose(found[2, 4:], higher[mine].T @ g_EM[mine] / 30, rtol=0, atol=1e-14)
+
+
 def test_a_neighbour_at_the_cutoff_is_an_empty_place():
     """What lets the number of empty places change without a jump."""
     neighbors, environment, graph, rows, table = parts(EmbeddingSpec((5, 10), input="strip"), mean=0.2)

@@ -96,6 +96,7 @@ class Centre:
         mean = w["backbone.environment.mean"][species]
         radial, angular = w["backbone.environment.std"][species]
         self.rows, self.switches, self.embedded, self.filled = [], [], [], seen
+        self.higher, self.directions = [], []
         for kind, vector, there in zip(kinds, vectors, seen, strict=True):
             r = np.linalg.norm(vector)
             s = switch("polynomial", r, c.switch_start, c.cutoff) if there else 0.0
@@ -103,6 +104,8 @@ class Centre:
             row = np.array([(s / near - mean) / radial, *(s * vector / near**2 / angular)])
             self.rows.append(row if there else np.zeros(4))
             self.switches.append(s)
+            self.higher.append(s / near / radial)
+            self.directions.append(vector / near)
             types = table[kind] if c.one_sided else np.concatenate([table[kind], table[species]])
             self.embedded.append(self.embedding(self.rows[-1][0], types, s))
         self.empty_row = np.array([(0.0 - mean) / radial, 0.0, 0.0, 0.0])
@@ -120,7 +123,10 @@ class Centre:
         return radial * (1.0 + factor * (w if c.smooth else 1.0))
 
     def descriptor(self):
-        """Attention, then X = 1/N Σ row ⊗ G over all N slots and Xᵀ X[:, :axis], flattened channel by channel."""
+        """Attention, then X = 1/N Σ row ⊗ G over all N slots and Xᵀ X[:, :axis], flattened channel by channel.
+
+        What higher degrees add to Xᵀ X is a sum over pairs of neighbours, with no spherical harmonics in it.
+        """
         for layer in range(self.c.attention_layers):
             name = f"backbone.attention.{layer}."
             attended = [self.attend(name, j) for j in range(len(self.rows))]
@@ -133,7 +139,21 @@ class Centre:
         for _ in range(abs(self.unfilled)):
             x += math.copysign(1.0, self.unfilled) * np.outer(self.empty_row, self.empty)
         x /= self.c.sel
-        return np.array([x[:, m] @ x[:, a] for m in range(x.shape[1]) for a in range(self.c.axis)])
+        products = x.T @ x[:, : self.c.axis]
+        for degree in range(2, self.c.max_degree + 1):
+            gain = self.w["backbone.degree_gain"][degree - 2] ** 2
+            products += gain * self.products_of_degree(degree) / self.c.sel**2
+        return products.flatten()
+
+    def products_of_degree(self, degree):
+        """Σ_jk a_j a_k (|u_j| |u_k|)^l P_l(cos) G_j ⊗ G_k[:axis]."""
+        legendre = np.polynomial.Legendre.basis(degree)
+        total = np.zeros((len(self.empty), self.c.axis))
+        for a, u, g in zip(self.higher, self.directions, self.embedded, strict=True):
+            for b, v, h in zip(self.higher, self.directions, self.embedded, strict=True):
+                lengths = np.linalg.norm(u) * np.linalg.norm(v)
+                total += a * b * lengths**degree * legendre(u @ v / lengths) * np.outer(g, h[: self.c.axis])
+        return total
 
     def update(self, name, g, attended):
         return norm(self.w, f"{name}norm", g + dense(self.w, f"{name}out_proj", attended), self.c.norm_eps)

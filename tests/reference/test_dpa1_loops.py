@@ -46,6 +46,9 @@ OPTIONS = {
     "electrons, identity": {"electron_embedding": True, "embedding_dim": 118, "attention_layers": 0},
     "identity embedding": {"embedding_dim": 3, "attention_layers": 1},
     "protection": {"protection": 0.3, "attention_layers": 1},
+    "second degree": {"max_degree": 2, "attention_layers": 1},
+    "fourth degree": {"max_degree": 4, "attention_layers": 0, "one_sided": False, "protection": 0.3},
+    "third degree, stripped, excluded pair": {**STRIP, "max_degree": 3, "excluded_pairs": (("H", "C"),)},
     "excluded pair": {"excluded_pairs": (("O", "H"),)},
     "excluded pair, not smooth": {"excluded_pairs": (("H", "H"),), "smooth": False},
     "excluded pair, stripped": {**STRIP, "excluded_pairs": (("H", "O"), ("O", "O"))},
@@ -58,7 +61,7 @@ def model(options, elements=("O", "H", "C"), tasks=("default",), **head):
     potential = Potential(config, elements, tasks)
     for name, value in potential.named_parameters():
         # gains of 1, steps of 0.1 would hide errors in what they multiply
-        if "timestep" in name or "norm" in name:
+        if "timestep" in name or "norm" in name or "gain" in name:
             value.data.normal_(0.5, 0.3)
     potential.cast(torch.float64)
     environment = potential.backbone.environment
@@ -102,7 +105,9 @@ def test_every_task_equals_loops():
     compare(potential, [8, 1, 1, 6, 8], task=1)
 
 
-@pytest.mark.parametrize("name", ["defaults", "not smooth", "stripped", "excluded pair, not smooth"])
+@pytest.mark.parametrize(
+    "name", ["defaults", "not smooth", "stripped", "excluded pair, not smooth", "third degree, stripped, excluded pair"]
+)
 def test_forces_are_derivatives_of_the_loops(name):
     potential = model(OPTIONS[name])
     step = 1e-4

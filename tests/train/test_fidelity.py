@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from lamella.data.load import Share
 from lamella.formats.deepmd import read
 from lamella.geometry.graph import build_graph
 from lamella.models.potential import Potential
@@ -68,7 +69,7 @@ def run_twenty_steps(name: str) -> tuple[Potential, list[Outcome], Batch]:
     for step in range(STEPS):
         rate, share = (f(schedule, step, STEPS, config.lr) for f in (learning_rate, decay))
         setting = StepSetting(step + 1, rate, share)
-        outcomes.append(train_step(potential, optimizer, batch, "default", loss, config, setting))
+        outcomes.append(train_step(potential, optimizer, [Share("default", batch)], {"default": loss}, config, setting))
     return potential, outcomes, batch
 
 
@@ -106,9 +107,9 @@ def test_losses_are_those_of_the_reference_learning_curve(name: str) -> None:
     """Columns: step, sqrt(loss), energy error per atom, force RMSE, learning rate, printed with three digits."""
     curve = np.loadtxt(REFERENCE / name / "lcurve.out")
     _, outcomes, batch = unmodified_run(name)
-    energy = [abs((o.prediction.energy - batch.labels["energy"]).item()) / 192 for o in outcomes]
-    forces = [(o.prediction.forces - batch.labels["forces"]).square().mean().sqrt().item() for o in outcomes]
-    ours = np.stack([np.sqrt([o.loss for o in outcomes]), energy, forces], axis=1)
+    energy = [abs((o.predictions[0].energy - batch.labels["energy"]).item()) / 192 for o in outcomes]
+    forces = [(o.predictions[0].forces - batch.labels["forces"]).square().mean().sqrt().item() for o in outcomes]
+    ours = np.stack([np.sqrt([o.losses[0] for o in outcomes]), energy, forces], axis=1)
     np.testing.assert_allclose(ours, curve[:, 1:4], rtol=6e-3)
 
 

@@ -29,7 +29,7 @@ from lamella.train.fit import fit
 from lamella.train.log import read_log
 from lamella.train.recipe import Recipe, dump_recipe, load_recipe
 from lamella.train.state import pointed
-from lamella.train.step import Outcome
+from lamella.train.step import Outcome, StepSetting
 from lamella.train.stop import Interrupted
 
 MakeRecipe = Callable[..., Recipe]
@@ -62,12 +62,18 @@ def assert_same(a: Any, b: Any) -> None:
         assert a == b
 
 
+def setting_of(arguments: tuple[Any, ...]) -> StepSetting:
+    """What the schedule says, among the arguments of ``train_step``."""
+    (setting,) = (argument for argument in arguments if isinstance(argument, StepSetting))
+    return setting
+
+
 def stop_after(monkeypatch: pytest.MonkeyPatch, step: int, number: signal.Signals) -> None:
     """Deliver a signal in the middle of a step."""
     original = fit_module.train_step
 
     def train_step(*args: Any) -> Outcome:
-        if args[-1].number == step:
+        if setting_of(args).number == step:
             signal.raise_signal(number)
         return original(*args)
 
@@ -93,13 +99,15 @@ def test_stop_during_validation_saves_at_once_and_validates_on_resuming(
     recipe = make_recipe(**rich(files))
     fit(recipe, tmp_path / "whole")
     original = fit_module.validate
-    for call, step in ((2, 4), (6, 12)):  # the first task's second batch of frames is never looked at
+    for call, step in ((1, 4), (3, 12)):  # the second batch of frames is never looked at
         calls = itertools.count(1)
 
-        def validate(*args: Any, calls: Any = calls, call: int = call) -> dict[str, float]:
-            if next(calls) == call:
+        def validate(potential: Any, batches: Any, *args: Any, calls: Any = calls, call: int = call) -> Any:
+            def interrupted(shares: Any) -> Any:
                 signal.raise_signal(signal.SIGTERM)
-            return original(*args)
+                return shares
+
+            return original(potential, map(interrupted, batches) if next(calls) == call else batches, *args)
 
         with monkeypatch.context() as patched:
             patched.setattr(fit_module, "validate", validate)
@@ -284,13 +292,33 @@ def test_a_task_of_weight_zero_changes_nothing_for_the_others(
 
 def test_tasks_are_drawn_by_weight_and_more_steps_extend_the_sequence() -> None:
     weights = {"a": 3.0, "idle": 0.0, "b": 1.0}
-    draw, longer = TaskDraw(weights, 4000, 5), TaskDraw(weights, 8000, 5)
-    names = [draw.task(step) for step in range(4000)]
-    assert names == [longer.task(step) for step in range(4000)]
-    assert set(names) == {"a", "b"}
-    assert abs(names.count("a") / 4000 - 0.75) < 0.03
-    assert draw.count("b", 1000) == names[:1000].count("b")
-    assert names != [TaskDraw(weights, 4000, 6).task(step) for step in range(4000)]
+    for per_step in (1, 3):
+        draw, longer = TaskDraw(weights, 5000, 5, per_step), TaskDraw(weights, 9000, 5, per_step)
+        drawn = [draw.draws(step) for step in range(5000)]
+        assert drawn[::50] == [longer.draws(step) for step in range(0, 5000, 50)]
+        names = [task for draws in drawn for task, _ in draws]
+        assert len(names) == 5000 * per_step
+        assert set(names) == {"a", "b"}
+        assert abs(names.count("a") / len(names) - 0.75) < 0.02
+        for task in ("a", "b"):  # the batches of a task come one after the other
+            numbers = [number for draws in drawn for name, number in draws if name == task]
+            assert numbers == list(range(len(numbers)))
+        for step in (0, 1000, 4097, 5000):
+            assert longer.drawn(step) == {name: names[: step * per_step].count(name) for name in ("a", "b")}
+        assert drawn[:20] != [TaskDraw(weights, 20, 6, per_step).draws(step) for step in range(20)]
+    assert TaskDraw(weights, 9, 5).draws(3)[0].task == TaskDraw(weights | {"a": 6.0, "b": 2.0}, 9, 5).draws(3)[0].task
+
+
+def test_batches_of_a_task_go_on_where_they_were_when_its_weight_changes() -> None:
+    before = TaskDraw({"a": 1.0, "b": 1.0}, 50, 1)
+    after = TaskDraw({"a": 9.0, "b": 1.0, "new": 2.0}, 100, 1, per_step=2)
+    after.go_on(50, before.drawn(50))
+    seen = before.drawn(50) | {"new": 0}
+    for step in range(50, 100):
+        for task, number in after.draws(step):
+            assert number == seen[task]
+            seen[task] += 1
+    assert after.drawn(100) == seen
 
 
 def test_folder_in_use_is_refused(tmp_path: Path, make_recipe: MakeRecipe) -> None:
@@ -321,7 +349,7 @@ def test_nonfinite_loss_names_step_and_frames_and_keeps_the_last_checkpoint(
     original = fit_module.train_step
 
     def train_step(potential: Any, *args: Any) -> Outcome:
-        if args[-1].number == 7:
+        if setting_of((potential, *args)).number == 7:
             with torch.no_grad():
                 potential.heads[0].nets[0].out.weight.fill_(torch.nan)
         return original(potential, *args)

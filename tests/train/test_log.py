@@ -92,7 +92,7 @@ def test_terminal_gets_a_bar_with_time_left_and_live_errors() -> None:
             bar.step(step)
         bar.record(RECORD)
         bar.record(RECORD | {"event": "valid", "score": 3.0})
-        bar._progress.refresh()
+        bar.refresh()
     shown = screen.getvalue()
     assert "7/10" in shown
     assert "left" in shown

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from lamella.geometry.graph import build_graph, collate
-from lamella.train.loss import LossConfig, LossKind, frame_terms, total_loss
+from lamella.train.loss import LossConfig, LossKind, carrying_frames, frame_terms, total_loss
 from lamella.types import Batch, Frame, GraphSpec, Prediction
 
 SIZES = (2, 5, 3)
@@ -171,41 +169,31 @@ def test_gradient_is_that_of_finite_differences() -> None:
     assert torch.autograd.gradcheck(loss, (prediction.energy, prediction.forces, prediction.virial))
 
 
-def _on_rank(rank: int, folder: str, rows: list[tuple[int, ...]]) -> None:
-    """One of two processes: the loss of its own frames, and its gradient with respect to one shared number."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    torch.save(_shared_gradient(rows[rank]), f"{folder}/rank{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
-def _shared_gradient(rows: tuple[int, ...]) -> Tensor:
+def _shared_gradient(rows: tuple[int, ...], frames: Tensor | None = None) -> Tensor:
     """Gradient of the loss of frames ``rows`` of a fixed set; frame 0 carries no energy."""
     scale = torch.ones((), dtype=torch.float64, requires_grad=True)
-    batch = graph_of(tuple(2 + row for row in rows))
-    index = batch.graph.frame.index
+    batch = carrying(rows)
     frame_F = torch.tensor([1.0 + row for row in rows], dtype=torch.float64)
-    forces_N3 = frame_F[index][:, None].expand(-1, 3)
-    prediction = Prediction(scale * frame_F, None, scale * forces_N3, None)
-    labels = {"energy": torch.zeros_like(frame_F), "forces": torch.zeros_like(forces_N3)}
-    carries = {"energy": torch.tensor([row != 0 for row in rows]), "forces": torch.ones(len(rows), dtype=torch.bool)}
-    known = {name for name, flags in carries.items() if flags.any()}  # as batches are made: no label that no frame carries
-    labels, carries = ({name: table[name] for name in known} for table in (labels, carries))
+    prediction = Prediction(scale * frame_F, None, scale * frame_F[batch.graph.frame.index][:, None].expand(-1, 3), None)
     config = LossConfig()
-    total_loss(frame_terms(prediction, Batch(batch.graph, labels, carries, batch.sources), config), config, 0.5).backward()
+    total_loss(frame_terms(prediction, batch, config), config, 0.5, frames).backward()
     assert scale.grad is not None
     return scale.grad
 
 
-def test_average_runs_over_the_frames_of_all_ranks(tmp_path: Path) -> None:
-    """Frames split unevenly over two processes: the ranks' gradients add up to that of all frames in one process."""
-    rows: list[tuple[int, ...]] = [(1, 2, 3, 4), (0,)]
-    context = multiprocessing.get_context("spawn")
-    ranks = [context.Process(target=_on_rank, args=(rank, str(tmp_path), rows)) for rank in range(2)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(60)
-        assert process.exitcode == 0
-    summed = sum(torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
-    torch.testing.assert_close(summed, _shared_gradient(sum(rows, ())), rtol=1e-13, atol=0)
+def carrying(rows: tuple[int, ...]) -> Batch:
+    batch = graph_of(tuple(2 + row for row in rows))
+    labels = {"energy": torch.zeros(len(rows)), "forces": torch.zeros(batch.graph.n_atoms, 3)}
+    carries = {"energy": torch.tensor([row != 0 for row in rows]), "forces": torch.ones(len(rows), dtype=torch.bool)}
+    known = {name for name, flags in carries.items() if flags.any()}  # as batches are made: no label that no frame carries
+    labels, carries = ({name: table[name].double() for name in known} for table in (labels, carries))
+    return Batch(batch.graph, labels, {name: flags.bool() for name, flags in carries.items()}, batch.sources)
+
+
+def test_losses_of_the_parts_of_a_batch_add_up_when_each_knows_how_many_frames_the_whole_has() -> None:
+    """Frames divided unevenly: the gradients of the parts add up to that of all frames together."""
+    parts: list[tuple[int, ...]] = [(1, 2, 3, 4), (0,)]
+    frames = carrying_frames(carrying(parts[0])) + carrying_frames(carrying(parts[1])) + carrying_frames(None)
+    assert frames.tolist() == [4, 5, 0]
+    summed = sum(_shared_gradient(part, frames) for part in parts)
+    torch.testing.assert_close(summed, _shared_gradient(sum(parts, ())), rtol=1e-13, atol=0)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import lamella.train.fit as fit_module
 from lamella.data.convert import frame_from_atoms
-from lamella.data.load import make_batch
+from lamella.data.load import Share, make_batch
 from lamella.models.bundle import load_model
 from lamella.models.potential import ModelConfig, Potential
 from lamella.train.fit import fit
@@ -38,7 +38,7 @@ def test_prefactors_of_a_step_follow_the_schedule_without_its_warm_up(
     original = fit_module.train_step
 
     def train_step(*args: Any) -> Outcome:
-        settings.append(args[-1])
+        settings.extend(argument for argument in args if isinstance(argument, StepSetting))
         return original(*args)
 
     monkeypatch.setattr(fit_module, "train_step", train_step)
@@ -67,7 +67,7 @@ def test_averaged_weights_are_judged_and_saved(
         own.append(weights_of(potential))
         return outcome
 
-    def validated(potential: Potential, *args: Any) -> dict[str, float]:
+    def validated(potential: Potential, *args: Any) -> dict[str, dict[str, float]]:
         judged.append(weights_of(potential))
         return judge(potential, *args)
 
@@ -113,7 +113,7 @@ def test_validation_does_not_depend_on_how_frames_are_batched(files: dict[str, P
 
     def judged(*groups: list[int]) -> dict[str, float]:
         stream = (make_batch([frames[index] for index in group], potential.graph_spec) for group in groups)
-        return validate(potential, "default", stream, loss)
+        return validate(potential, ([Share("default", batch)] for batch in stream), {"default": loss})["default"]
 
     whole = judged([0, 1, 2, 3, 4, 5])
     assert whole["frames"] == 6

@@ -13,8 +13,9 @@ from lamella.data.convert import frame_from_atoms
 from lamella.data.read import iter_frames
 from lamella.errors import DataError, InputError
 from lamella.types import Frame
-from lamella.use.evaluate import PARITY_PAIRS, _Sample, _Tally, evaluate, predictions_file
+from lamella.use.evaluate import PARITY_PAIRS, _Sample, evaluate, predictions_file
 from lamella.use.predict import predict_frames
+from lamella.use.tally import Tally
 from use.small import dimer, labelled, small_model, water_box
 
 
@@ -110,7 +111,7 @@ def test_predictions_that_are_not_finite_are_refused(frames):
 def test_a_common_offset_does_not_cost_digits():
     rng = np.random.default_rng(0)
     label = -1e7 + rng.normal(size=1000) * 1e-3
-    tally = _Tally()
+    tally = Tally()
     for part in np.split(label, 100):
         tally.add(part, part + 1e-3)
     assert tally.errors().label_std == pytest.approx(np.std(label - label[0]), rel=1e-5)

@@ -13,18 +13,37 @@ from typing import Annotated, Any
 import typer
 
 from lamella import __version__
-from lamella.cli import check, convert, data, devi, models, project, published, report, train, use
-from lamella.errors import LamellaError
+from lamella.cli import (
+    catalogue,
+    check,
+    convert,
+    data,
+    devi,
+    explain,
+    finetune,
+    models,
+    project,
+    published,
+    report,
+    table,
+    train,
+    use,
+)
+from lamella.errors import LamellaError, shown
 
 __all__ = ["app", "main"]
 
 _COMMANDS: dict[str, Callable[..., Any]] = {
     "train": train.train,
+    "finetune": finetune.finetune,
+    "heads": finetune.heads,
     "eval": use.evaluate,
+    "table": table.table,
     "md": use.md,
     "relax": use.relax,
     "check": check.check,
     "devi": devi.devi,
+    "explain": explain.explain,
     "show": models.show,
     "convert": convert.convert,
     "report": report.report,
@@ -36,7 +55,14 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
 _NEEDS_ARGUMENTS = frozenset(_COMMANDS) - {"demo", "doctor", "report", "train"}
 """Commands that without arguments can only print their help."""
 
-_DATA_COMMANDS: dict[str, Callable[..., Any]] = {"lint": data.lint, "info": data.info, "convert": data.convert}
+_DATA_COMMANDS: dict[str, Callable[..., Any]] = {
+    "lint": data.lint,
+    "info": data.info,
+    "convert": data.convert,
+    "list": catalogue.listing,
+    "show": catalogue.show,
+    "fetch": catalogue.fetch,
+}
 """Command of ``lamella data`` by name."""
 
 _MODELS_COMMANDS: dict[str, Callable[..., Any]] = {"list": published.listing, "fetch": published.fetch}
@@ -54,7 +80,7 @@ def _root(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Large atomistic models: from labelled structures to a trained DPA-3 potential that runs molecular dynamics.
+    """Large atomistic models: from labelled structures to a trained potential that runs molecular dynamics.
 
     Å, eV, fs and K throughout; pressure in GPa. `lamella COMMAND --help` explains a command.
     """
@@ -67,9 +93,9 @@ def _build() -> typer.Typer:
     root.callback()(_root)
     for name, command in _COMMANDS.items():
         root.command(name, no_args_is_help=name in _NEEDS_ARGUMENTS)(command)
-    group = typer.Typer(no_args_is_help=True, help="Inspect, check and convert labelled structures.")
+    group = typer.Typer(no_args_is_help=True, help="Inspect, check, convert and fetch labelled structures.")
     for name, command in _DATA_COMMANDS.items():
-        group.command(name, no_args_is_help=True)(command)
+        group.command(name, no_args_is_help=name != "list")(command)
     root.add_typer(group, name="data")
     group = typer.Typer(no_args_is_help=True, help="Published checkpoints: which there are, and bringing one here.")
     for name, command in _MODELS_COMMANDS.items():
@@ -90,7 +116,7 @@ def main() -> None:
     try:
         app()
     except LamellaError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", "\n".join(shown(line, most=100_000) for line in str(error).split("\n")), file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

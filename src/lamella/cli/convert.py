@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,7 +42,7 @@ def convert(
         typer.Argument(metavar="[KEY=VALUE]...", help="Settings that win over a recipe's: elements=[H,O]"),
     ] = None,
     task: Annotated[
-        str | None, typer.Option(help="Of a multi-task deepmd-kit checkpoint: the one branch to take; all where not given.")
+        str | None, typer.Option(help="Of a model of several tasks (branches): the one to take; all where not given.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", "--force", help="Replace OUT where it exists.")] = False,
 ) -> None:
@@ -52,6 +53,7 @@ def convert(
     """
     from lamella.cli.terminal import check_output
 
+    _check_apart(source, target)
     check_output(target, overwrite)
     if target.suffix in _SETTINGS:
         if task is not None:
@@ -61,6 +63,7 @@ def convert(
     if overrides:
         raise InputError(f"{overrides[0]!r}: settings belong to recipes, and OUT is {target}; leave them out.")
     potential = _model(source, task)
+    _say_left_out(source, potential)
     if target.suffix == ".pt":
         _to_deepmd(potential, target)
     elif target.suffix:
@@ -70,6 +73,28 @@ def convert(
         )
     else:
         _to_folder(potential, target)
+
+
+def _check_apart(source: Path, target: Path) -> None:
+    """What is read must not be written over, whatever ``--overwrite`` says: not through a link, nor a step of a run."""
+    if not (source.exists() and target.exists()):
+        return
+    if source.samefile(target) or (source.is_dir() and target.resolve().is_relative_to(source.resolve())):
+        raise InputError(f"{target}: OUT is IN, or a part of it, and is not written over; choose another name.")
+
+
+def _say_left_out(source: Path, potential: Potential) -> None:
+    from lamella.formats.deepmd.read import LEFT_OUT
+    from lamella.formats.published import located
+    from lamella.train.state import TRAINER
+
+    path, record = located(source), potential.metadata.get("deepmd")
+    if path.is_file():
+        there = isinstance(record, dict) and record.get("optimizer") == LEFT_OUT
+    else:
+        there = (path / TRAINER).is_file() or any(path.glob(f"*/{TRAINER}"))
+    if there:
+        print(f"the state of the optimiser in {source} is not carried over: training from OUT begins with fresh moments.")
 
 
 def _settings(source: Path, target: Path, overrides: list[str]) -> None:
@@ -106,20 +131,19 @@ def _model(source: Path, task: str | None) -> Potential:
     from lamella.formats import deepmd
     from lamella.formats.load import load
     from lamella.formats.published import located
+    from lamella.models.extend import only_tasks
 
     if task is None:
         return load(source)
     path = located(source)
-    if not path.is_file():
-        raise InputError(f"{source}: --task takes one branch of a deepmd-kit checkpoint, and this is none; leave it out.")
-    return deepmd.read(path, task)
+    return deepmd.read(path, task) if path.is_file() else only_tasks(load(path), [task])
 
 
 def _to_deepmd(potential: Potential, target: Path) -> None:
     from lamella.formats import deepmd
 
     deepmd.write(potential, target)
-    head = "" if len(potential.tasks) == 1 else f" --head {potential.tasks[0]}"
+    head = "" if len(potential.tasks) == 1 else f" --head {shlex.quote(potential.tasks[0])}"
     frozen = target.with_suffix(".pth")
     print(f"{target}: a checkpoint for deepmd-kit 3.2.0. For LAMMPS: dp --pt freeze -c {target} -o {frozen}{head}")
     for part, slots in deepmd.slots_of(potential).items():

@@ -80,23 +80,37 @@ def info(
 
 def convert(
     paths: Paths,
-    out: Annotated[Path, typer.Option("--out", "-o", help="FILE.extxyz, or any other name for a store (a folder).")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an extended XYZ file that exists.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="FILE.extxyz, FILE.hdf5, a folder; the last path where not given.")
+    ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format", help="store, extxyz, deepmd/npy, deepmd/npy/mixed, deepmd/hdf5; told by OUT's name, else store."
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
     energy_key: Key = None,
     forces_key: Key = None,
     stress_key: Key = None,
     virial_key: Key = None,
 ) -> None:
-    """Write anything readable as a lamella store (random access, larger than memory) or as extended XYZ."""
+    """Write anything readable as a store (random access), extended XYZ or deepmd-kit's data; says what was kept and not."""
     from lamella.data.keys import LabelKeys, ReadReport
-    from lamella.data.source import write_frames
+    from lamella.data.write import format_of, write_frames
+    from lamella.errors import InputError
 
     keys = LabelKeys(energy=energy_key, forces=forces_key, stress=stress_key, virial=virial_key)
-    check_output(out, overwrite)
+    *inputs, last = paths
+    if out is None and not inputs:
+        raise InputError(f"{last}: a target is missing; say lamella data convert IN OUT, or name it with --out.")
+    target = Path(last) if out is None else out
+    format_of(target, form)
+    check_output(target, overwrite)
     report = ReadReport()
-    count = write_frames([_located(path) for path in paths], out, keys, report)
-    print(f"wrote {count} frames to {out}")
-    for line in report.lines():
+    written = write_frames([_located(path) for path in (inputs if out is None else paths)], target, keys, report, form)
+    print(f"wrote {written.frames} frames to {target} ({written.format})")
+    for line in report.lines() + written.lines():
         print(f"  {line}")
 
 

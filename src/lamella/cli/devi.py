@@ -125,10 +125,18 @@ def _members(names: list[str], task: str | None, dtype: str | None, device: str 
         path = path if mark else name
         if path not in loaded:
             loaded[path] = load(path, device, dtype)
-        chosen = own if mark else task
-        index = loaded[path].task_index(chosen)
+        index = _task_index(loaded[path], path, own if mark else task)
         members.append(Member(loaded[path], loaded[path].tasks[index]))
     return members
+
+
+def _task_index(potential: Potential, path: str, task: str | None) -> int:
+    if task is None and len(potential.tasks) > 1:
+        raise InputError(f"{path} has several tasks, {', '.join(potential.tasks)}: write {path}@TASK, or give --task TASK.")
+    try:
+        return potential.task_index(task)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def _everything(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from lamella.cli.terminal import Megabytes
 
 __all__ = ["fetch", "listing"]
 
@@ -53,8 +54,8 @@ def fetch(
     from lamella.formats.published import published
 
     model = published(name)
-    with ExitStack() as stack:
-        result = fetching.fetch(model, folder, source, overwrite, _Megabytes(model.name, stack), _note)
+    with Megabytes() as bar:
+        result = fetching.fetch(model, folder, source, overwrite, lambda at, of: bar(model.name, at, of), _note)
     how = "is there already" if result.was_there else "fetched"
     print(f"{model.name} {how}: {result.path} ({result.size / 1e6:.1f} MB, sha256 {model.sha256[:12]}… as published)")
     print(f"licence and origin: {model.page}")
@@ -63,24 +64,3 @@ def fetch(
 
 def _note(words: str) -> None:
     print(words, file=sys.stderr, flush=True)
-
-
-class _Megabytes:
-    """A bar of megabytes that begins when the first host answers."""
-
-    def __init__(self, name: str, stack: ExitStack) -> None:
-        self.name, self.stack = name, stack
-        self.total: int | None = -1
-        self.done = 0
-
-    def __call__(self, done: int, total: int | None) -> None:
-        from lamella.cli.terminal import progress
-
-        if total != self.total or done // 10**6 < self.done:  # another host, or from the beginning again
-            self.stack.close()
-            self.total, self.done = total, 0
-            self.advance = self.stack.enter_context(progress(f"{self.name}, MB", (total or 0) // 10**6))
-        now = done // 10**6
-        if now > self.done:
-            self.advance(now - self.done, "" if self.total else f"{now} MB")
-            self.done = now

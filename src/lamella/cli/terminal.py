@@ -6,7 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lamella.data.keys import LabelKeys
     from lamella.data.source import Frames
 
-__all__ = ["EMBEDDED", "check_output", "labelled_frames", "progress", "read_structure", "settings"]
+__all__ = ["EMBEDDED", "Megabytes", "check_output", "labelled_frames", "progress", "read_structure", "settings"]
 
 EMBEDDED = "embedded:"
 """Prefix of what comes with the package."""
@@ -69,6 +69,32 @@ class _Lines:
         left = elapsed * (self.total - self.done) / self.done
         line = f"{self.title} {self.done}/{self.total}  {says}  {elapsed:.1f} s, {left:.1f} s to go"
         print(line.replace("    ", "  "), file=sys.stderr, flush=True)
+
+
+class Megabytes:
+    """Bars of megabytes for files that come in one after the other; each begins when its host answers."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._shown: tuple[str, int | None] | None = None
+        self._done = 0
+
+    def __enter__(self) -> Megabytes:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def __call__(self, title: str, done: int, total: int | None) -> None:
+        """So many bytes are there now, of so many where the host says so."""
+        if (title, total) != self._shown or done // 10**6 < self._done:  # another file or host, or from the beginning again
+            self._stack.close()
+            self._shown, self._done = (title, total), 0
+            self._advance = self._stack.enter_context(progress(f"{title}, MB", (total or 0) // 10**6))
+        now = done // 10**6
+        if now > self._done:
+            self._advance(now - self._done, "" if total else f"{now} MB")
+            self._done = now
 
 
 def check_output(path: Path | None, overwrite: bool) -> None:

@@ -25,6 +25,8 @@ def train(
     """Train a model; stop it at any moment and go on with --resume."""
     from lamella.errors import RecipeError
     from lamella.train.fit import CONFIG, fit
+    from lamella.train.parallel.ranks import rank_of_this_process
+    from lamella.train.parallel.watch import PeerLost
     from lamella.train.recipe import load_recipe
     from lamella.train.stop import Interrupted
 
@@ -43,6 +45,9 @@ def train(
         folder = run if run is not None else Path("runs") / Path(recipe).stem
     try:
         fit(settings, folder, resume is not None)
+    except PeerLost:
+        raise typer.Exit(1) from None  # said already
     except Interrupted as stopped:
-        print(stopped, file=sys.stderr)
+        if rank_of_this_process() == 0:
+            print(stopped, file=sys.stderr)
         raise typer.Exit(stopped.exit_code) from None

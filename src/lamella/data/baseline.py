@@ -19,7 +19,7 @@ from lamella.errors import DataError, RecipeError, nearest
 from lamella.geometry.neighbors import neighbor_edges
 from lamella.types import Frame
 
-__all__ = ["BaselineFit", "fit_baseline", "given_baseline", "isolated_atom_baseline"]
+__all__ = ["BaselineFit", "fit_baseline", "given_baseline", "indistinct", "isolated_atom_baseline"]
 
 _CHUNK = 4096
 _RANK = 1e-9
@@ -190,22 +190,35 @@ def _undetermined(null: np.ndarray, counts: np.ndarray, elements: Sequence[str])
     """What the data leave open, in words; empty where nothing."""
     if not len(null):
         return ""
-    projector = null.T @ null
     absent = [k for k in range(len(elements)) if not np.abs(counts[:, k]).max() > _RANK]
     parts = []
     if absent:
         names = ", ".join(elements[k] for k in absent)
         parts.append(f"{names} {'does' if len(absent) == 1 else 'do'} not occur in frames with an energy (baseline 0)")
-    open_set = {k for k in range(len(elements)) if projector[k, k] > 1e-6} - set(absent)
-    while open_set:
-        group = _connected(open_set, projector)
-        open_set -= set(group)
-        parts.append(_indistinct(group, counts, elements))
+    parts += indistinct(null, counts, elements)
     return (
         "The energies per element are not determined by the data: " + "; ".join(parts) + ". The solution of least norm is "
         "used; add frames of other compositions or isolated atoms, or give the numbers, if energies of other "
         "compositions matter."
     )
+
+
+def indistinct(null: np.ndarray, counts: np.ndarray, elements: Sequence[str]) -> list[str]:
+    """A clause on each group of elements whose energies the data leave open together.
+
+    Args:
+        null: (d, n) orthonormal directions that the counts do not determine.
+        counts: (m, n) atoms of each element; columns of zeros belong to elements that do not occur, and to no group.
+        elements: n chemical symbols.
+    """
+    projector = null.T @ null
+    open_set = {k for k in range(len(elements)) if projector[k, k] > 1e-6 and np.abs(counts[:, k]).max() > _RANK}
+    clauses = []
+    while open_set:
+        group = _connected(open_set, projector)
+        open_set -= set(group)
+        clauses.append(_indistinct(group, counts, elements))
+    return clauses
 
 
 def _connected(candidates: set[int], projector: np.ndarray) -> list[int]:

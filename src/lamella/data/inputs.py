@@ -64,9 +64,11 @@ def _given(
         if named is not None and named not in info:
             report.notes[f"no key {named!r} for {name}"] += 1
         for key in spellings if named is None else (named,):
-            if key == CHARGE_SPIN and key in info:
+            if info.get(key) is None:
+                continue
+            if key == CHARGE_SPIN:
                 given.append((key, name, split_charge_spin(_numbers(info[key], key, key, source))[name]))
-            elif key in info:
+            else:
                 given.append((key, name, _numbers(info[key], key, name, source)))
     return given
 

@@ -17,9 +17,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from lamella.data.refusal import AmbiguousError
-from lamella.errors import nearest
+from lamella.errors import DataError, nearest
 
-__all__ = ["INPUT_KEYS", "Candidate", "LabelKeys", "ReadReport", "choose"]
+__all__ = ["INPUT_KEYS", "Candidate", "LabelKeys", "ReadReport", "check_named", "choose"]
 
 Quantity = Literal["energy", "forces", "stress", "virial"]
 
@@ -150,6 +150,21 @@ def choose(found: Sequence[Candidate], keys: LabelKeys, source: str, report: Rea
         if item.key not in taken and _LOOSE.search(item.key):
             report.ignored[item.key, _why_not(item.key, chosen)] += 1
     return chosen
+
+
+def check_named(keys: LabelKeys, report: ReadReport, paths: Sequence[object]) -> None:
+    """Refuse a key that the user named and no frame has.
+
+    Raises:
+        DataError: naming the key, with the nearest that occurs.
+    """
+    seen = {key for _, key in report.used} | {key for key, _ in report.ignored}
+    for quantity, key in keys.model_dump().items():
+        if key is not None and key not in seen:
+            hints = [note for note in report.notes if note.startswith(f"no key {key!r}")]
+            near = hints[0].partition(quantity)[2] if hints else ""
+            files = ", ".join(map(str, paths[:3]))
+            raise DataError(f"keys.{quantity}: no frame of {files} has a key {key!r}{near}; correct the key.")
 
 
 def _guess(found: Sequence[Candidate], quantity: Quantity) -> list[Candidate]:

@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from lamella.data.sample import Sampler
 from lamella.data.source import Frames
 from lamella.data.workers import run_in_order
 from lamella.fields import FIELDS
 from lamella.geometry.graph import build_graph, collate, frame_input
 from lamella.types import Batch, Frame, GraphSpec
 
-__all__ = ["batches", "check_inputs", "make_batch"]
+__all__ = ["Choice", "Plan", "Share", "batches", "check_inputs", "make_batch"]
+
+
+class Choice(NamedTuple):
+    """Frames of one task that are looked at together.
+
+    Attributes:
+        task: name.
+        indices: (n,) of its frames; none at all where another process looks at them.
+    """
+
+    task: str
+    indices: np.ndarray
+
+
+class Share(NamedTuple):
+    """A choice, read: what a process trains or judges one task on.
+
+    Attributes:
+        task: name.
+        batch: its frames; None where there is none for this process.
+    """
+
+    task: str
+    batch: Batch | None
+
+
+Plan = Callable[[int], Sequence[Choice]]
+"""What each step looks at; a function of the step alone. Picklable where processes are spawned."""
 
 
 def make_batch(frames: Sequence[Frame], spec: GraphSpec) -> Batch:
@@ -58,28 +86,21 @@ def check_inputs(frames: Frames, spec: GraphSpec) -> None:
 
 
 def batches(
-    frames: Frames,
-    sampler: Sampler,
-    spec: GraphSpec,
-    first_step: int,
-    last_step: int,
-    workers: int,
-) -> Iterator[Batch]:
-    """The batches of steps ``first_step`` to ``last_step - 1``: the same, in the same order, for any number of workers.
+    frames: Mapping[str, Frames], plan: Plan, spec: GraphSpec, steps: Sequence[int], workers: int
+) -> Generator[list[Share]]:
+    """What a plan chooses at each of some steps: the same, in the same order, for any number of workers.
 
     Args:
-        frames: what the sampler draws from.
-        sampler: which frames make the batch of a step.
+        frames: by task.
+        plan: which of them a step looks at.
         spec: which graph the model reads.
-        first_step: from 0.
-        last_step: exclusive.
+        steps: e.g. a ``range``.
         workers: processes that build batches ahead; 0 builds them here.
 
     Raises:
         StructureError: naming the frame no graph can be built of.
     """
-    steps = range(first_step, last_step)
-    yield from run_in_order(_MakeBatch(frames, sampler, spec), steps, workers)
+    yield from run_in_order(_MakeBatches(frames, plan, spec), steps, workers)
 
 
 def _label(frame: Frame, name: str) -> np.ndarray:
@@ -89,13 +110,17 @@ def _label(frame: Frame, name: str) -> np.ndarray:
     return np.zeros((len(frame), *field.shape) if field.owner == "atom" else field.shape)
 
 
-class _MakeBatch:
-    """The batch of a step; an object rather than a closure, so that it can be sent to a spawned process."""
+class _MakeBatches:
+    """The shares of a step; an object rather than a closure, so that it can be sent to a spawned process."""
 
-    def __init__(self, frames: Frames, sampler: Sampler, spec: GraphSpec) -> None:
+    def __init__(self, frames: Mapping[str, Frames], plan: Plan, spec: GraphSpec) -> None:
         self.frames = frames
-        self.sampler = sampler
+        self.plan = plan
         self.spec = spec
 
-    def __call__(self, step: int) -> Batch:
-        return make_batch([self.frames[int(index)] for index in self.sampler.batch(step)], self.spec)
+    def __call__(self, step: int) -> list[Share]:
+        return [Share(task, self._batch(task, indices)) for task, indices in self.plan(step)]
+
+    def _batch(self, task: str, indices: np.ndarray) -> Batch | None:
+        frames = self.frames[task]
+        return make_batch([frames[int(index)] for index in indices], self.spec) if len(indices) else None

@@ -18,6 +18,7 @@ from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
 from lamella.data import extxyz, outputs, systems
 from lamella.data.convert import frame_from_atoms
+from lamella.data.deposits import READERS
 from lamella.data.keys import LabelKeys, ReadReport
 from lamella.data.store import Store, is_store
 from lamella.errors import DataError, nearest
@@ -95,6 +96,9 @@ def iter_items(
             yield from systems.iter_folder(folder, report)
     elif kind == "deepmd/hdf5":
         yield from systems.iter_hdf5(name, report)
+    elif kind in READERS:
+        _must_exist(name)
+        yield from READERS[kind](Path(name), report)
     elif "/" in kind:
         _must_exist(name)
         yield from outputs.iter_output(name, kind, report)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from lamella.errors import DataError
 
-__all__ = ["AmbiguousError", "ContradictionError", "NotFiniteError", "TruncatedError", "WrongShapeError", "kind_of"]
+__all__ = [
+    "AmbiguousError",
+    "ContradictionError",
+    "NotFiniteError",
+    "TruncatedError",
+    "WrongShapeError",
+    "kind_of",
+    "unreadable",
+]
 
 
 class NotFiniteError(DataError):
@@ -39,3 +47,9 @@ _KINDS: dict[type[Exception], str] = {
 def kind_of(error: Exception) -> str:
     """The kind of a refusal, ``"unreadable"`` for any other."""
     return _KINDS.get(type(error), "unreadable")
+
+
+def unreadable(source: str, what: str, error: Exception) -> DataError:
+    """The refusal of a file, or a part of it, that is not what it should be."""
+    reason = f"{type(error).__name__}: {error}".replace("\n", " ")
+    return DataError(f"{source}: cannot be read as {what} ({reason[:120]}); it is cut short, damaged or of another format.")

@@ -5,20 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from lamella.data import extxyz
 from lamella.data.digest import combine, frame_digest
-from lamella.data.keys import LabelKeys, ReadReport
+from lamella.data.keys import LabelKeys, ReadReport, check_named
 from lamella.data.read import iter_frames, log_report
-from lamella.data.store import Store, is_store, write_store
+from lamella.data.store import Store, is_store
 from lamella.errors import DataError
 from lamella.types import Frame
 
-__all__ = ["Chain", "FrameList", "Frames", "Selection", "open_frames", "split_fraction", "write_frames"]
+__all__ = ["Chain", "FrameList", "Frames", "Selection", "open_frames", "split_fraction"]
 
 
 class Frames(Protocol):
@@ -146,7 +144,7 @@ def open_frames(
             log_report(os.fspath(path), own)
     in_memory = [part for part in parts if isinstance(part, FrameList)]
     if keys is not None and in_memory:
-        _check_named(keys, total, listed)
+        check_named(keys, total, listed)
     if report is not None:
         report.add(total)
     return parts[0] if len(parts) == 1 else Chain(parts)
@@ -168,45 +166,6 @@ def split_fraction(frames: Frames, fraction: float, seed: int) -> tuple[Frames, 
     held = min(max(round(n * fraction), 1), n - 1)
     order = np.random.default_rng(seed).permutation(n)
     return Selection(frames, np.sort(order[held:])), Selection(frames, np.sort(order[:held]))
-
-
-def write_frames(
-    paths: Sequence[str | os.PathLike[str]], target: Path, keys: LabelKeys | None = None, report: ReadReport | None = None
-) -> int:
-    """Write the frames of some files as one: extended XYZ where ``target`` ends so, else a store. Returns their number.
-
-    Constant memory; ``target`` appears only when it is complete.
-
-    Raises:
-        DataError: a frame that cannot be used, or a target that cannot be written; nothing is left behind then.
-    """
-    if target.suffix in (".gz", ".bz2", ".xz"):
-        raise DataError(f"{target}: lamella writes no compressed files; write FILE.extxyz and compress it afterwards.")
-    own = ReadReport() if report is None else report
-    frames = (frame for path in paths for frame in iter_frames(path, keys, report=own))
-    if target.suffix not in (".extxyz", ".xyz"):
-        return len(write_store(target, frames))
-    scratch = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    try:
-        count = extxyz.write_frames(scratch, frames)
-        os.replace(scratch, target)
-    except OSError as error:
-        raise DataError(
-            f"{target} cannot be written ({error.strerror or error}); free some space or choose another place."
-        ) from error
-    finally:
-        scratch.unlink(missing_ok=True)
-    return count
-
-
-def _check_named(keys: LabelKeys, report: ReadReport, paths: Sequence[object]) -> None:
-    seen = {key for _, key in report.used} | {key for key, _ in report.ignored}
-    for quantity, key in keys.model_dump().items():
-        if key is not None and key not in seen:
-            hints = [note for note in report.notes if note.startswith(f"no key {key!r}")]
-            near = hints[0].partition(quantity)[2] if hints else ""
-            files = ", ".join(map(str, paths[:3]))
-            raise DataError(f"keys.{quantity}: no frame of {files} has a key {key!r}{near}; correct the key.")
 
 
 def _hash(frames: Frames) -> str:

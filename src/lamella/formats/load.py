@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
 
 import torch
 
 from lamella.allocator import keep_freed_memory
-from lamella.errors import CheckpointError, InputError, nearest
+from lamella.errors import CheckpointError, InputError, nearest, shown
 from lamella.formats import deepmd
 from lamella.formats.published import located, near_miss
 from lamella.models.bundle import DESCRIPTION, WEIGHTS, load_model
@@ -85,9 +86,24 @@ def _read(path: Path) -> Potential:
     if path.is_file():
         if path.name in (WEIGHTS, DESCRIPTION):
             raise CheckpointError(f"{path}: one file of a model folder; load the folder {path.parent} instead.")
+        _check_no_settings(path)
         return deepmd.read(path)
+    if os.path.lexists(path):
+        raise CheckpointError(
+            f"{path}: no regular file (a pipe, a device, or a link that leads nowhere); give the model itself."
+        )
     near = near_miss(str(path)) or _neighbour(path)
     raise CheckpointError(f"{path}: no such file or folder{near}. lamella loads {_KINDS}.")
+
+
+def _check_no_settings(path: Path) -> None:
+    if path.suffix in (".yaml", ".yml"):
+        raise CheckpointError(f"{path}: settings, not a model; train one with: lamella train {path}")
+    if path.suffix == ".json":
+        raise CheckpointError(
+            f"{path}: settings, not a model. Is it an input of deepmd-kit, lamella convert {path} {path.stem}.yaml makes a "
+            f"recipe of it for lamella train; a model that dp trained with it is model.ckpt.pt beside it."
+        )
 
 
 def _step_folder(folder: Path) -> Path:
@@ -107,7 +123,11 @@ def _step_folder(folder: Path) -> Path:
         return step
     if any((folder / name).exists() for name in _RUN_FILES):
         raise CheckpointError(f"{folder}: the run has saved no model yet; wait for its first checkpoint, or train longer.")
-    found = ", ".join(sorted(item.name for item in folder.iterdir())[:5]) or "nothing"
+    theirs = [folder / "model.ckpt.pt", *sorted(folder.glob("*.pt"), key=lambda file: file.stat().st_mtime, reverse=True)]
+    checkpoint = next((file for file in theirs if file.is_file()), None)
+    if checkpoint is not None:
+        raise CheckpointError(f"{folder}: a folder with deepmd-kit's checkpoints, not a model; name one: {checkpoint}")
+    found = ", ".join(shown(name) for name in sorted(item.name for item in folder.iterdir())[:5]) or "nothing"
     raise CheckpointError(f"{folder}: holds no model (found {found}). lamella loads {_KINDS}.")
 
 

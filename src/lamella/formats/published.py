@@ -7,14 +7,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import platformdirs
-
 from lamella.errors import CheckpointError, InputError
+from lamella.remote.cache import cache_folder
 
-__all__ = ["CACHE", "PUBLISHED", "Published", "fetched", "located", "models_folder", "near_miss", "published"]
-
-CACHE: Final = "LAMELLA_CACHE"
-"""Environment variable: the folder that lamella keeps fetched models in, instead of the platform's cache folder."""
+__all__ = ["PUBLISHED", "Published", "fetched", "located", "models_folder", "near_miss", "published"]
 
 
 class Published(NamedTuple):
@@ -81,21 +77,22 @@ def published(name: str) -> Published:
     raise InputError(f"there is no published model {name!r}{hint}. `lamella models list` describes them.")
 
 
+_BEGINNING: Final = 5
+"""So many letters may stand for the name that they begin."""
+
+
 def near_miss(name: str) -> str:
-    """``" (did you mean the published model 'x'?)"`` for a name much like a published one, else an empty string."""
+    """``" (did you mean the published model 'x'?)"`` for a name like a published one or its beginning, else an empty string."""
     known = {spelling.casefold(): each.name for each in PUBLISHED.values() for spelling in (each.name, each.file)}
-    match = get_close_matches(name.casefold(), list(known), n=1, cutoff=0.8)
+    word = name.casefold()
+    begun = [spelling for spelling in known if len(word) >= _BEGINNING and spelling.startswith(word)]
+    match = begun or get_close_matches(word, list(known), n=1, cutoff=0.8)
     return f" (did you mean the published model {known[match[0]]!r}?)" if match else ""
 
 
 def models_folder() -> Path:
-    """Where fetched models lie: ``$LAMELLA_CACHE/models``, else in the user's cache folder as the platform has it.
-
-    On Linux that is ``$XDG_CACHE_HOME/lamella/models``, by default ``~/.cache/lamella/models``.
-    """
-    chosen = os.environ.get(CACHE, "")
-    base = Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("lamella", appauthor=False)
-    return base / "models"
+    """Where fetched models lie: ``$LAMELLA_CACHE/models``, else in the user's cache folder as the platform has it."""
+    return cache_folder("models")
 
 
 def fetched(model: Published) -> Path | None:

@@ -42,7 +42,9 @@ def check_structure(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, so
 def neighbor_edges(
     positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float, source: str = "structure"
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All directed edges i -> j with 0 < |r_j + shift - r_i| < cutoff, sorted by i, then j, then periodic image.
+    """All directed edges i -> j with 0 < |r_j + shift - r_i| <= cutoff, sorted by i, then j, then periodic image.
+
+    A distance that equals the cutoff counts, as in deepmd-kit: crystals have such distances.
 
     Args:
         positions: (n, 3) float64, Å; need not lie inside the cell.
@@ -60,14 +62,15 @@ def neighbor_edges(
     check_structure(positions, cell, pbc, source)
     box = np.ascontiguousarray(cell, dtype=np.float64) if pbc.any() else np.zeros((3, 3))
     box = _complete(box, pbc)
-    search = NeighborList(cutoff=cutoff, full_list=True, sorted=True, n_threads=1)
+    # vesin leaves out what lies at the cutoff itself
+    search = NeighborList(cutoff=cutoff * (1.0 + 1e-12), full_list=True, sorted=True, n_threads=1)
     points = np.ascontiguousarray(positions, dtype=np.float64)
     src, dst, shift = search.compute(points, box, np.ascontiguousarray(pbc, dtype=bool), quantities="ijS")
     src, dst = src.astype(np.int64), dst.astype(np.int64)
     vec = points[dst] - points[src] + shift.astype(np.float64) @ box
     distance2 = np.einsum("ij,ij->i", vec, vec)
     order = np.argsort(_edge_key(src, dst, shift, len(points)), kind="stable")
-    order = order[distance2[order] < cutoff * cutoff]
+    order = order[distance2[order] <= cutoff * cutoff]
     if len(order) and distance2[order].min() < CLOSEST**2:
         worst = order[np.argmin(distance2[order])]
         raise StructureError(

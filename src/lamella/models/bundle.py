@@ -19,9 +19,10 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as bytes_from_tensors
 from torch import Tensor
 
-from lamella.errors import CheckpointError, LamellaError
+from lamella.errors import CheckpointError, LamellaError, shown
 from lamella.fields import FIELDS
 from lamella.models.potential import ModelConfig, Potential
+from lamella.nn.environment import Environment
 
 __all__ = ["DESCRIPTION", "FORMAT", "UNITS", "UPGRADES", "WEIGHTS", "build_potential", "load_model", "save_model"]
 
@@ -111,9 +112,10 @@ def load_model(folder: Path) -> Potential:
     try:
         known = _Description.model_validate(description)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise CheckpointError(f"{folder / DESCRIPTION}: {where}: {first['msg']}; {_AGAIN}.") from None
+        first = error.errors(include_input=False)[0]
+        said = [".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")]
+        why = ": ".join(shown(part, 300) for part in said if part)
+        raise CheckpointError(f"{folder / DESCRIPTION}: {why}; {_AGAIN}.") from None
     if known.units != UNITS:
         raise CheckpointError(f"{folder / DESCRIPTION}: units {known.units} are not {UNITS}; convert the model first.")
     return build_potential(known.config, known.elements, known.tasks, known.metadata, tensors, str(folder))
@@ -138,7 +140,7 @@ def build_potential(
         source: names the file or folder in messages.
 
     Raises:
-        CheckpointError: a tensor is missing, unknown, of the wrong shape or dtype, or not finite.
+        CheckpointError: a tensor is missing, unknown, of the wrong shape or dtype, or not finite; a scale is not above 0.
     """
     try:
         with torch.device("meta"):  # shapes only: a wild configuration must not allocate
@@ -153,6 +155,7 @@ def build_potential(
     if weight is not None and weight.dtype.is_floating_point:
         potential.cast(weight.dtype)
     _check_tensors(potential.state_dict(), tensors, source)
+    _check_scales(potential, tensors, source)
     potential.load_state_dict(dict(tensors), assign=True)
     return potential
 
@@ -175,9 +178,16 @@ def _check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], 
             raise CheckpointError(f"{source}: tensor {name} contains NaN or infinity; use a step before training diverged.")
 
 
+def _check_scales(potential: Potential, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Rows of an environment matrix are divided by its scales."""
+    for module, part in potential.named_modules():
+        if isinstance(part, Environment) and (tensors[f"{module}.std"] <= 0).any():
+            raise CheckpointError(f"{source}: tensor {module}.std holds a scale that is not above 0; {_AGAIN}.")
+
+
 def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+    first = ", ".join(shown(name) for name in names[:3])
+    return first if len(names) <= 3 else f"{first} and {len(names) - 3} more"
 
 
 def _read_description(path: Path) -> dict[str, Any]:

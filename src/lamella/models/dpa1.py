@@ -13,6 +13,7 @@ R̂ R̂ᵀ                    ``gate_NSS``                        cosine between
 Ĝ_i = G_i^{L_a}         ``g_EM``                            embedding after the attention layers
 N_c                     ``sel``                             configured number of neighbours, a plain constant
 D_i                     ``invariants``                      descriptor, (M, M_<) flattened
+γ_l (deepmd-kit)        ``degree_gain``                     weights of rows of the degrees above 1
 ======================  ==================================  =============================================================
 
 Shapes: N atoms, E edges, S places of the rectangle that holds every centre's neighbours side by side, M channels of the
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -42,6 +43,9 @@ from lamella.types import FrameInput, Graph
 
 __all__ = ["DPA1", "DPA1Config"]
 
+_GAIN_STD: Final = 0.1
+"""Spread of γ_l at the start, deepmd-kit's."""
+
 Width = Annotated[int, Field(ge=1, le=65536)]
 
 
@@ -51,7 +55,7 @@ class DPA1Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Literal["dpa1"] = "dpa1"
-    cutoff: float = Field(6.0, gt=0)
+    cutoff: float = Field(6.0, gt=0, le=100)
     """Å; neighbours nearer than this are seen."""
     switch_start: float = Field(0.5, ge=0)
     sel: int = Field(120, ge=1)
@@ -60,6 +64,8 @@ class DPA1Config(BaseModel):
     """Widths of the embedding network; the last is M."""
     axis: int = Field(16, ge=1)
     """M_<: channels of the smaller factor of the descriptor."""
+    max_degree: int = Field(1, ge=1, le=4)
+    """L: neighbours' directions enter sums by their solid harmonics up to this degree; 1 has s and h alone."""
     embedding_dim: Width = 8
     """Width of the type embedding."""
     embedding_input: EmbeddingInput = "concat"
@@ -170,6 +176,8 @@ class DPA1(nn.Module):
         self.embedding = TypeEmbedding(elements, config.embedding_dim, config.embedding_bias, config.electron_embedding)
         self.neighbors = NeighborEmbedding(config.spec, config.embedding_dim)
         self.attention = nn.ModuleList(GatedAttention(config) for _ in range(config.attention_layers))
+        higher = config.max_degree - 1
+        self.degree_gain = nn.Parameter(torch.empty(higher).normal_(0.0, _GAIN_STD)) if higher else None
         self.environment = Environment(
             len(elements),
             config.shells[0],
@@ -204,11 +212,24 @@ class DPA1(nn.Module):
                 g_EM = layer(g_EM, places)
                 if empty is not None:  # an empty slot attends to nothing
                     empty = empty[0], layer(empty[1], None)
-        x_N4M = moments(g_EM, rows, graph, self.config.sel, empty)
-        node_NC = invariants(x_N4M, self.config.axis)
+        x_NXM = self._moments(g_EM, rows, graph, vec_E3, empty)
+        node_NC = invariants(x_NXM, self.config.axis)
         if not self.config.concat_embedding:
             return node_NC
         return torch.cat([node_NC, table_TC.index_select(0, graph.species)], dim=1)
+
+    def _moments(
+        self, g_EM: Tensor, rows: EnvironmentRows, graph: Graph, vec_E3: Tensor, empty: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
+        """X (N, 4, M), or ((L + 1)², M) each with rows of degree l times γ_l."""
+        if self.degree_gain is None:
+            return moments(g_EM, rows, graph, self.config.sel, empty)
+        highest = self.config.max_degree
+        higher_EK = self.environment.higher(rows, graph.species, graph.src.index, vec_E3, highest)
+        x_NXM = moments(g_EM, rows, graph, self.config.sel, empty, higher_EK)
+        # γ_l in both factors of XᵀX: deepmd-kit's γ_l² in one of them
+        gains = [self.degree_gain.new_ones(4), *(gain.expand(5 + 2 * n) for n, gain in enumerate(self.degree_gain))]
+        return x_NXM * torch.cat(gains)[:, None]
 
 
 class _Places(NamedTuple):

@@ -22,6 +22,7 @@ slot.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -51,7 +52,7 @@ class _Part(BaseModel):
 class RepinitConfig(_Part):
     """Repinit (Eqs. 16, 17): an attention-free DPA-1."""
 
-    cutoff: float = Field(6.0, gt=0)
+    cutoff: float = Field(6.0, gt=0, le=100)
     """Å; r_c⁰, the longest edge of the model."""
     switch_start: float = Field(0.5, ge=0)
     sel: int = Field(120, ge=1)
@@ -75,7 +76,7 @@ class RepinitConfig(_Part):
 class ThreeBodyConfig(_Part):
     """Three-body embedding beside repinit (not in the paper): a sum over pairs of neighbours of one centre."""
 
-    cutoff: float = Field(4.0, gt=0)
+    cutoff: float = Field(4.0, gt=0, le=100)
     switch_start: float = Field(3.5, ge=0)
     sel: int = Field(48, ge=1)
     neurons: tuple[Width, ...] = Field((2, 4, 8), min_length=1, max_length=16)
@@ -116,7 +117,11 @@ class DPA2Config(_Part):
 
     @property
     def short_cutoff(self) -> float:
-        """Longest edge that repformer or the three-body embedding sees, Å."""
+        """Just above the longest edge that repformer or the three-body embedding sees, Å: their own cutoffs count."""
+        return math.nextafter(self._inner_cutoff, math.inf)
+
+    @property
+    def _inner_cutoff(self) -> float:
         return max(self.repformer.cutoff, self.three_body.cutoff if self.three_body else 0.0)
 
     @property
@@ -175,8 +180,8 @@ class DPA2Config(_Part):
         for shell in self.shells:
             if not shell.start < shell.end:
                 raise ValueError(f"{shell.name}: switch_start ({shell.start}) must lie below it ({shell.end})")
-        if self.short_cutoff > self.cutoff:
-            raise ValueError(f"repinit.cutoff ({self.cutoff}) must not lie below the other cutoffs ({self.short_cutoff})")
+        if self._inner_cutoff > self.cutoff:
+            raise ValueError(f"repinit.cutoff ({self.cutoff}) must not lie below the other cutoffs ({self._inner_cutoff})")
         if self.repinit.axis > self.repinit.neurons[-1]:
             raise ValueError(f"repinit.axis ({self.repinit.axis}) must not exceed the last of repinit.neurons")
         return self
@@ -296,6 +301,6 @@ class ThreeBody(nn.Module):
 
 def _most(graph: Graph, cutoff: float) -> int:
     """Largest number of neighbours of an atom within ``cutoff``."""
-    near_E = torch.linalg.vector_norm(graph.vec, dim=1) < cutoff
+    near_E = torch.linalg.vector_norm(graph.vec, dim=1) <= cutoff
     count_N = torch.bincount(graph.src.index[near_E], minlength=1)
     return int(count_N.max())

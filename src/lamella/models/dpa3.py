@@ -55,10 +55,10 @@ class DPA3Config(BaseModel):
     node_dim: int = Field(128, ge=1)
     edge_dim: int = Field(64, ge=1)
     angle_dim: int = Field(32, ge=1)
-    cutoff: float = Field(6.0, gt=0)
+    cutoff: float = Field(6.0, gt=0, le=100)
     """Å; neighbours nearer than this are edges."""
     switch_start: float = Field(5.3, gt=0)
-    angle_cutoff: float = Field(4.0, gt=0)
+    angle_cutoff: float = Field(4.0, gt=0, le=100)
     """Å; edges shorter than this form angles."""
     angle_switch_start: float = Field(3.5, gt=0)
     switch: SwitchKind = "exponential"

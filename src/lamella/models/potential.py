@@ -7,6 +7,7 @@ summed in float64 whatever the model's dtype.
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 
@@ -134,7 +135,7 @@ class Potential(nn.Module):
             return 0
         listed = ", ".join(self.tasks)
         if task is None:
-            raise InputError(f"the model has several tasks: say which (task=...), one of {listed}.")
+            raise InputError(f"the model has several tasks: say which (task=NAME, --task NAME), one of {listed}.")
         if task not in self.tasks:
             raise InputError(f"the model has no task {task!r}{nearest(task, self.tasks)}; it has {listed}.")
         return self.tasks.index(task)
@@ -191,7 +192,7 @@ class Potential(nn.Module):
                 warnings.warn(
                     f"an atom has {most} neighbours and the model's {name} is {sel}: deepmd-kit drops the farthest there, "
                     "lamella keeps them all, so energies and forces differ from deepmd-kit's.",
-                    stacklevel=3,
+                    stacklevel=_callers_level(),
                 )
 
     def _network_energy(self, graph: Graph, vec_E3: Tensor, task: str | None) -> Tensor:
@@ -228,6 +229,14 @@ class Potential(nn.Module):
     def parameter_count(self) -> int:
         """Number of learned numbers, frozen ones too."""
         return int(np.sum([p.numel() for p in self.parameters()], dtype=np.int64))
+
+
+def _callers_level() -> int:
+    """``stacklevel`` for a warning by the function that asks: the nearest line outside of PyTorch and lamella."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("torch", "lamella"):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _checked_elements(elements: Sequence[str]) -> tuple[str, ...]:

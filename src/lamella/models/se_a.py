@@ -49,7 +49,7 @@ class SeAConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Literal["se_a"] = "se_a"
-    cutoff: float = Field(6.0, gt=0)
+    cutoff: float = Field(6.0, gt=0, le=100)
     """Å; neighbours nearer than this are edges."""
     switch_start: float = Field(0.5, ge=0)
     """Å; the switch falls from here to the cutoff."""

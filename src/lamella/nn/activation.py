@@ -31,7 +31,7 @@ def silut(x: Tensor, threshold: float) -> Tensor:
 
 def _tanh_branch(threshold: float) -> tuple[float, float]:
     """Offset c = T σ(T) and slope s of the branch above T."""
-    sig = 1.0 / (1.0 + math.exp(-threshold))
+    sig = 1.0 / (1.0 + math.exp(min(-threshold, 700.0)))  # e^710 is no float64
     return threshold * sig, sig + threshold * sig * (1.0 - sig)
 
 
@@ -126,6 +126,8 @@ def activation(name: str) -> Activation:
             threshold = float(tail) if tail else 3.0
         except ValueError:
             raise RecipeError(f"activation {name!r}: {tail!r} is not a number; write for example 'silut:3.0'.") from None
+        if not math.isfinite(threshold):
+            raise RecipeError(f"activation {name!r}: the threshold must be a finite number; write for example 'silut:3.0'.")
         return partial(silut, threshold=threshold)
     if name not in _TABLE:
         known = [*_TABLE, "silut:T"]

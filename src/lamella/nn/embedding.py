@@ -11,7 +11,7 @@ from lamella.errors import StructureError
 from lamella.nn.dense import Dense
 from lamella.nn.electrons import ELECTRON_WIDTH, electron_vectors
 
-__all__ = ["ChargeSpinEmbedding", "TypeEmbedding"]
+__all__ = ["ChargeSpinEmbedding", "TypeEmbedding", "with_shortcut"]
 
 
 class TypeEmbedding(nn.Module):
@@ -38,7 +38,7 @@ class TypeEmbedding(nn.Module):
     def table(self) -> Tensor:
         """Vectors of all elements, (n_species, width)."""
         if self.electrons is None:
-            table = _with_shortcut(self.weight)
+            table = with_shortcut(self.weight)
         else:
             x_SX = self.electrons.to(self.weight.dtype)
             copies, rest = divmod(self.weight.shape[1], ELECTRON_WIDTH)
@@ -76,11 +76,11 @@ class ChargeSpinEmbedding(nn.Module):
             if bool(((index < 0) | (index >= weight.shape[0])).any()):
                 last = first + weight.shape[0] - 1
                 raise StructureError(f"{name}: the model knows {first} to {last}; correct the structure.")
-            rows.append(_with_shortcut(weight).index_select(0, index))
+            rows.append(with_shortcut(weight).index_select(0, index))
         return self.mix(torch.cat(rows, dim=1))
 
 
-def _with_shortcut(weight: Tensor) -> Tensor:
+def with_shortcut(weight: Tensor) -> Tensor:
     """W + I or W + [I, I] where the widths agree: the shortcut around a one-hot input."""
     rows, width = weight.shape
     if width not in (rows, 2 * rows):

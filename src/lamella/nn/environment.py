@@ -2,7 +2,8 @@
 
     s_ij = (w(r)/(r + p) - mean_i) / std_i,radial            h_ij = w(r) r_ij / (r + p)² / std_i,angular
 
-DeepPot-SE paper Eqs. 3-4, DPA-2 paper Eqs. 4-6; means and scales belong to the element of the centre i.
+DeepPot-SE paper Eqs. 3-4, DPA-2 paper Eqs. 4-6; means and scales belong to the element of the centre i. Rows of a degree
+l > 1, where a backbone asks for them, are w(r)/(r + p)/std_i,radial R_l(r_ij/(r + p)), R_l the solid harmonics.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lamella.geometry.switch import SWITCHES, Shell
+from lamella.nn.harmonics import solid_harmonics
 
 __all__ = ["Environment", "EnvironmentRows", "SlotUse"]
 
@@ -108,6 +110,21 @@ class Environment(nn.Module):
     def empty(self, species_N: Tensor) -> Tensor:
         """Value of s in an empty slot of each centre, (N,): -mean/std; its h is zero."""
         return (-self.mean / self.std[:, 0]).index_select(0, species_N)
+
+    def higher(self, rows: EnvironmentRows, species_N: Tensor, src_E: Tensor, vec_E3: Tensor, highest: int) -> Tensor:
+        """Rows of the degrees from 2 to ``highest``, (E, (highest + 1)² - 4) float64; they have no mean: empty slots hold 0.
+
+        Args:
+            rows: of the same edges.
+            species_N: (N,) int64.
+            src_E: (E,) int64, centres.
+            vec_E3: Å, float64.
+            highest: degree, 2 or more.
+        """
+        scale_E = self.std[:, 0].to(vec_E3.dtype).index_select(0, species_N.index_select(0, src_E))
+        guarded_E = rows.r_E + self.protection
+        harmonics_EK = solid_harmonics(vec_E3 / guarded_E[:, None], 2, highest)
+        return (rows.w_E / (guarded_E * scale_E))[:, None] * harmonics_EK
 
     def _keep(self, centre_E: Tensor, neighbour_E: Tensor) -> Tensor:
         n_species = self.mean.shape[0]

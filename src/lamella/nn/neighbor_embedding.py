@@ -7,10 +7,12 @@
 
 T is the type embedding; one-sided networks do not read T_i. The sum counts ``sel`` places for every centre. A place
 without a neighbour has h = 0 and s = -mean/std, nonzero only where the environment's mean is; its term is then known
-without looking at any neighbour, and enters once per centre, times the number of such places.
+without looking at any neighbour, and enters once per centre, times the number of such places. Rows of higher degrees of the
+direction may stand beside [s | h]; they are zero there.
 
 DPA-2 paper Eqs. 16-20; DPA-1 paper, section "Methods". Shapes: E edges, N atoms, T elements, P pairs of elements (elements,
-where one-sided), C channels of what enters of the types, M of the embedding.
+where one-sided), C channels of what enters of the types, M of the embedding, X rows of the moments: 4, or more with higher
+degrees.
 """
 
 from __future__ import annotations
@@ -146,8 +148,15 @@ class NeighborEmbedding(nn.Module):
         return Incidence(index_E, torch.argsort(index_E, stable=True), ptr)
 
 
-def moments(g_EM: Tensor, rows: EnvironmentRows, graph: Graph, sel: int, empty: tuple[Tensor, Tensor] | None) -> Tensor:
-    """X_i = (1/sel) Σ_j [s_ij | h_ij] ⊗ G_ij, (N, 4, M).
+def moments(
+    g_EM: Tensor,
+    rows: EnvironmentRows,
+    graph: Graph,
+    sel: int,
+    empty: tuple[Tensor, Tensor] | None,
+    higher_EK: Tensor | None = None,
+) -> Tensor:
+    """X_i = (1/sel) Σ_j [s_ij | h_ij] ⊗ G_ij, (N, 4, M); with rows of higher degrees (N, 4 + K, M).
 
     Args:
         g_EM: embedding of every edge.
@@ -155,18 +164,20 @@ def moments(g_EM: Tensor, rows: EnvironmentRows, graph: Graph, sel: int, empty: 
         graph: centres.
         sel: places of a centre; a centre with more neighbours has a negative number of empty ones.
         empty: of :meth:`NeighborEmbedding.empty`; None where an empty place counts for nothing.
+        higher_EK: of :meth:`Environment.higher`, to stand below [s | h].
     """
-    env_E4 = torch.cat([rows.s_E[:, None], rows.h_E3], dim=1).to(g_EM.dtype)
+    columns = [rows.s_E[:, None], rows.h_E3] if higher_EK is None else [rows.s_E[:, None], rows.h_E3, higher_EK]
+    env_EX = torch.cat(columns, dim=1).to(g_EM.dtype)
     slots = slots_of(graph.src)
-    x_N4M = spread(env_E4, slots).transpose(1, 2) @ spread(g_EM, slots)
+    x_NXM = spread(env_EX, slots).transpose(1, 2) @ spread(g_EM, slots)
     if empty is not None:
         s_T, g_TM = empty
         places_N = (sel - graph.src.ptr.diff()).to(g_EM.dtype)
         term_NM = places_N[:, None] * (s_T[:, None] * g_TM).index_select(0, graph.species)
-        x_N4M = x_N4M + torch.nn.functional.pad(term_NM[:, None], (0, 0, 0, 3))
-    return x_N4M / sel
+        x_NXM = x_NXM + torch.nn.functional.pad(term_NM[:, None], (0, 0, 0, env_EX.shape[1] - 1))
+    return x_NXM / sel
 
 
-def invariants(x_N4M: Tensor, axis: int) -> Tensor:
+def invariants(x_NXM: Tensor, axis: int) -> Tensor:
     """D = flatten(Xᵀ X[:, :axis]), (N, M · axis), M-major: invariant to rotations and reflections."""
-    return (x_N4M.transpose(1, 2) @ x_N4M[:, :, :axis]).flatten(1)
+    return (x_NXM.transpose(1, 2) @ x_NXM[:, :, :axis]).flatten(1)

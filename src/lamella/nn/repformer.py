@@ -35,7 +35,7 @@ class RepformerConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    cutoff: float = Field(4.0, gt=0)
+    cutoff: float = Field(4.0, gt=0, le=100)
     """Å; r_c¹."""
     switch_start: float = Field(3.5, ge=0)
     sel: int = Field(48, ge=1)
@@ -144,7 +144,7 @@ class Repformer(nn.Module):
         norm: Tensor | float = float(sel)
         root: Tensor | float = math.sqrt(sel) if self.config.sqrt_norm else norm
         if not self._smooth:
-            weight_Q = (rows.r_E < self.config.cutoff).to(rows.r_E.dtype)
+            weight_Q = (rows.r_E <= self.config.cutoff).to(rows.r_E.dtype)
             if rows.keep_E is not None:
                 weight_Q = weight_Q * rows.keep_E
             count_N1 = segment_sum(weight_Q[:, None], graph.short_src).to(dtype)

@@ -39,14 +39,24 @@ def read_log(run: Path) -> list[Record]:
 class RunLog:
     """Appends records; use as a context manager."""
 
-    def __init__(self, run: Path, first_step: int, tensorboard: bool) -> None:
-        """Open the log, without whatever it holds of steps after ``first_step``: they will be made again."""
+    def __init__(self, run: Path, first_step: int, tensorboard: bool, writes: bool = True) -> None:
+        """Open the log, without whatever it holds of steps after ``first_step``: they will be made again.
+
+        Args:
+            run: folder.
+            first_step: steps made so far.
+            tensorboard: whether to write its events too.
+            writes: whether anything is written at all; of several processes, one writes.
+        """
+        self._writes = writes
+        self._board: Any = None
+        if not writes:
+            return
         if (run / LOG).exists():
             kept = [record for record in read_log(run) if record["step"] <= first_step]
             write_file(run / LOG, "".join(_line(record) for record in kept))
         self._path = run / LOG
         self._file: TextIO = self._path.open("a", encoding="utf-8")
-        self._board: Any = None
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter  # heavy; only here
 
@@ -58,6 +68,8 @@ class RunLog:
         Raises:
             TrainingError: the disk is full.
         """
+        if not self._writes:
+            return
         with self._writing():
             self._file.write(_line(record))
             self._file.flush()
@@ -71,6 +83,8 @@ class RunLog:
 
     def sync(self) -> None:
         """Flush to the disk: what a checkpoint has passed must be in the log."""
+        if not self._writes:
+            return
         with self._writing():
             os.fsync(self._file.fileno())
             if self._board is not None:
@@ -91,6 +105,8 @@ class RunLog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if not self._writes:
+            return
         try:
             with self._writing(), ExitStack() as stack:
                 if self._board is not None:

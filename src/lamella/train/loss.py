@@ -2,7 +2,7 @@
 
     L = p_e ⟨ℓ_e⟩ + p_f ⟨ℓ_f⟩ + p_v ⟨ℓ_v⟩                    p(t) = limit + (start - limit) · decay(t)
 
-⟨·⟩ averages within a frame, then over the frames that carry the label, over all ranks. With N the atoms of a frame:
+⟨·⟩ averages within a frame, then over the frames that carry the label. With N the atoms of a frame:
 
 =============  ==================  =================  ====================
 kind           energy ℓ_e          forces ℓ_f         virial ℓ_v
@@ -23,7 +23,6 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
-import torch.distributed
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from torch import Tensor
 
@@ -31,7 +30,7 @@ from lamella.fields import FIELDS, LABELS
 from lamella.geometry.segment import segment_sum
 from lamella.types import Batch, Prediction
 
-__all__ = ["LossConfig", "Prefactor", "Term", "frame_terms", "frames_over_ranks", "prefactor", "total_loss"]
+__all__ = ["LossConfig", "Prefactor", "Term", "carrying_frames", "frame_terms", "prefactor", "total_loss"]
 
 LossKind = Literal["squared", "intensive", "huber", "mae"]
 
@@ -121,33 +120,27 @@ def frame_terms(prediction: Prediction, batch: Batch, config: LossConfig) -> dic
     return terms
 
 
-def frames_over_ranks(terms: Mapping[str, Term]) -> dict[str, Tensor]:
-    """Frames of all ranks that carry each label: so divided, gradients of ranks add up to that of the mean over all frames.
-
-    Every rank must call it: labels that its own batch does not know of count as carried by none.
-    """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return {name: term.frames for name, term in terms.items()}
-    device = next((term.frames.device for term in terms.values()), torch.device("cpu"))
-    none = torch.zeros((), dtype=torch.int64, device=device)
-    counts = torch.stack([terms[name].frames if name in terms else none for name in LABELS])
-    torch.distributed.all_reduce(counts)
-    return dict(zip(LABELS, counts, strict=True))
+def carrying_frames(batch: Batch | None) -> Tensor:
+    """How many frames carry each of :data:`lamella.fields.LABELS`, (labels,) int64 on the CPU; zeros for no batch."""
+    carries = {} if batch is None else batch.carries
+    return torch.tensor([int(carries[name].sum()) if name in carries else 0 for name in LABELS])
 
 
-def total_loss(terms: Mapping[str, Term], config: LossConfig, decay: float) -> Tensor:
+def total_loss(terms: Mapping[str, Term], config: LossConfig, decay: float, frames: Tensor | None = None) -> Tensor:
     """L, a float64 scalar; labels that no frame carries add nothing.
 
     Args:
         terms: of :func:`frame_terms`.
         config: prefactors.
         decay: the learning-rate schedule without its warm-up factor, 1 at the start.
+        frames: (labels,) how many frames carry each label; where these frames are a part of a batch, of the whole batch, so
+            that losses and gradients of the parts add up to those of the whole. Those of ``terms`` where not given.
     """
-    frames = frames_over_ranks(terms)
     loss = torch.zeros((), dtype=torch.float64)
     for name, term in terms.items():
         start, limit = config.prefactors()[name]
-        loss = loss.to(term.total.device) + prefactor(start, limit, decay) * term.total / frames[name].clamp(min=1)
+        count = term.frames if frames is None else frames[LABELS.index(name)]
+        loss = loss.to(term.total.device) + prefactor(start, limit, decay) * term.total / count.clamp(min=1)
     return loss
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from lamella.fields import FIELDS, LABELS
+from lamella.train.parallel.ranks import Ranks
 from lamella.types import Batch, Prediction
 
 __all__ = ["ErrorSums"]
@@ -19,27 +21,36 @@ class ErrorSums:
     """
 
     def __init__(self) -> None:
-        self._square = dict.fromkeys(LABELS, 0.0)
-        self._absolute = dict.fromkeys(LABELS, 0.0)
-        self._count = dict.fromkeys(LABELS, 0)
-        self.frames = 0
+        self._sums = torch.zeros(len(LABELS), 3, dtype=torch.float64)  # squares, absolute values, how many
+        self._frames = torch.zeros((), dtype=torch.int64)
+
+    @property
+    def frames(self) -> int:
+        """How many frames were taken in."""
+        return int(self._frames)
 
     def add(self, prediction: Prediction, batch: Batch) -> None:
         """Take in one batch; frames without a label do not count for it."""
-        self.frames += batch.graph.n_frames
-        for name in (label for label in LABELS if label in batch.labels):
-            error = _carried_errors(name, getattr(prediction, name), batch)
-            self._square[name] += error.square().sum().item()
-            self._absolute[name] += error.abs().sum().item()
-            self._count[name] += error.numel()
+        self._frames += batch.graph.n_frames
+        for index, name in enumerate(LABELS):
+            if name in batch.labels:
+                error = _carried_errors(name, getattr(prediction, name), batch)
+                count = torch.tensor(error.numel(), dtype=torch.float64, device=error.device)
+                self._sums[index] += torch.stack([error.square().sum(), error.abs().sum(), count]).cpu()
+
+    def pooled(self, ranks: Ranks) -> ErrorSums:
+        """With what the other processes took in; this object."""
+        ranks.sum(self._sums)
+        ranks.sum(self._frames)
+        return self
 
     def result(self) -> dict[str, float]:
         """``energy_rmse``, ``energy_mae``, ``forces_rmse``, ...; nothing for a label that no frame carried."""
         table: dict[str, float] = {}
-        for name in LABELS:
-            if self._count[name]:
-                table[f"{name}_rmse"] = math.sqrt(self._square[name] / self._count[name])
-                table[f"{name}_mae"] = self._absolute[name] / self._count[name]
+        for name, (square, absolute, count) in zip(LABELS, self._sums.tolist(), strict=True):
+            if count:
+                table[f"{name}_rmse"] = math.sqrt(square / count)
+                table[f"{name}_mae"] = absolute / count
         return table
 
 

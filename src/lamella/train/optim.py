@@ -21,6 +21,8 @@ class _Optimizer(BaseModel):
     lr: float = Field(1e-3, gt=0)
     """Learning rate at the start (after warm-up)."""
     betas: tuple[_Fraction, _Fraction] = (0.9, 0.999)
+    backbone_lr: float = Field(1.0, gt=0)
+    """Learning rate of the backbone as a multiple of ``lr``; heads have ``lr``."""
     clip: float | None = Field(5.0, gt=0)
     """Largest 2-norm of the whole gradient; null for no clipping."""
 
@@ -50,15 +52,24 @@ _CLASSES: dict[str, type[torch.optim.Adam]] = {"adam": torch.optim.Adam, "adamw"
 
 
 def build_optimizer(config: Adam | AdamW, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser over all trainable parameters, in one group: deepmd-kit decays biases too."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    return _CLASSES[config.kind](parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
+    """The optimiser over all trainable parameters: deepmd-kit decays biases too.
+
+    One group, unless the backbone has a learning rate of its own: then parameters named ``backbone.`` are the first of two.
+    """
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [{"params": [p for _, p in trained]}]
+    if config.backbone_lr != 1.0:
+        slow = [p for name, p in trained if name.startswith("backbone.")]
+        rest = [p for name, p in trained if not name.startswith("backbone.")]
+        parts = ((slow, config.backbone_lr), (rest, 1.0))
+        groups = [{"params": part, "rate": rate} for part, rate in parts if part]
+    return _CLASSES[config.kind](groups, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Use ``lr`` from the next step on."""
+    """Use ``lr`` from the next step on, times the ``rate`` of a group that has one."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("rate", 1.0)
 
 
 class MovingAverage:
@@ -77,6 +88,12 @@ class MovingAverage:
         rate = 1.0 - min(self.decay, (1.0 + step) / (10.0 + step))
         for name, parameter in model.named_parameters():
             self.average[name].lerp_(parameter, rate)
+
+    @torch.no_grad()
+    def take(self, average: Mapping[str, Tensor]) -> None:
+        """Go on from an average that was saved."""
+        for name, value in self.average.items():
+            value.copy_(average[name])
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:

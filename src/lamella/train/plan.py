@@ -22,21 +22,26 @@ def plan_lines(
 ) -> Sequence[str]:
     """Two lines for the model, two for each task: frames and labels, and what its first batch holds."""
     dtype = str(potential.dtype).removeprefix("torch.")
-    backbone = recipe.model.backbone
+    backbone = potential.config.backbone
     lines = [
         f"model     {ARCHITECTURES[backbone.kind]}, {potential.parameter_count():,} parameters, {dtype} on "
         f"{potential.device}, elements {' '.join(potential.elements)}",
         f"          cutoffs {cutoffs(backbone)}",
-        f"run       {recipe.training.steps:,} steps, {recipe.optimizer.kind}, {recipe.schedule.kind} lr "
+        f"run       {recipe.training.steps:,} steps{_draws(recipe)}, {recipe.optimizer.kind}, {recipe.schedule.kind} lr "
         f"{recipe.optimizer.lr:g} to {recipe.schedule.stop_lr:g}",
     ]
+    start = potential.metadata.get("start")
+    if isinstance(start, dict):
+        lines += start["plan"]
+    else:
+        lines += _untrained(data, potential)
     total = sum(task.config.weight for task in data.values())
     for name, task in data.items():
         carried = ", ".join(f"{task.survey.carries[label]} {label}" for label in LABELS)
         held = f"{len(task.valid)} for validation" if task.valid is not None else "no validation"
         lines.append(
             f"task      {name}: {len(task.train)} training frames ({task.survey.atoms:,} atoms; {carried}), {held}, "
-            f"drawn {task.config.weight / total:.0%} of the steps"
+            f"{task.config.weight / total:.3g} of the draws"
         )
         lines += _inputs(task, potential)
         strangers = [chemical_symbols[z] for z in sorted(task.numbers - {*task.survey.numbers})]
@@ -49,6 +54,20 @@ def plan_lines(
             f"{graph.n_angles:,} angles; baseline {_baseline(potential, name)}"
         )
     return lines + [f"          not smooth: {reason}" for reason in backbone.rough]
+
+
+def _draws(recipe: Recipe) -> str:
+    several = recipe.training.tasks_per_step
+    return f" of {several} draws" if several > 1 else ""
+
+
+def _untrained(data: Mapping[str, TaskData], potential: Potential) -> list[str]:
+    """A line on elements of the model that nothing will be learned of."""
+    seen = {number for task in data.values() if task.config.weight > 0 for number in task.survey.numbers}
+    never = [chemical_symbols[number] for number in potential.numbers if number not in seen]
+    if not never:
+        return []
+    return [f"          no task trains {' '.join(never)}: what the model says of such atoms means nothing"]
 
 
 def _inputs(task: TaskData, potential: Potential) -> list[str]:

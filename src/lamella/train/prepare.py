@@ -15,19 +15,19 @@ import numpy as np
 import torch
 from ase.data import atomic_numbers, chemical_symbols
 
-from lamella import datasets
 from lamella.data.baseline import fit_baseline, given_baseline, isolated_atom_baseline
-from lamella.data.convert import frame_from_atoms
-from lamella.data.keys import LabelKeys
 from lamella.data.load import check_inputs
 from lamella.data.sample import BatchSpec, Sampler, check_has_edges, frame_costs
-from lamella.data.source import Chain, FrameList, Frames, Selection, open_frames, split_fraction
+from lamella.data.source import Frames, Selection, split_fraction
 from lamella.data.statistics import environment_statistics
 from lamella.errors import DataError, RecipeError
 from lamella.fields import INPUTS, LABELS
 from lamella.models.heads import EnergyHead
 from lamella.models.potential import Potential
-from lamella.train.recipe import EMBEDDED, Recipe, TaskConfig, checked_recipe, recipe_content
+from lamella.train.parallel.ranks import ALONE, Ranks
+from lamella.train.adapt.start import started_potential
+from lamella.train.paths import open_data
+from lamella.train.recipe import Recipe, TaskConfig, checked_recipe, recipe_content
 from lamella.train.sel import SEL_CUTOFFS, most_neighbors, nested, place_auto, rounded_sel
 from lamella.types import Frame
 
@@ -145,11 +145,32 @@ def count_sel(recipe: Recipe, data: Mapping[str, TaskData]) -> tuple[Recipe, lis
 
 
 def build_potential(recipe: Recipe, data: Mapping[str, TaskData]) -> Potential:
-    """A new model: seeded weights, baselines of every task, environment scales where the recipe takes them from data.
+    """The model that the first step trains, with the baselines of every task: a loaded one where the recipe starts from it.
+
+    Otherwise a new one: seeded weights, environment scales where the recipe takes them from data.
 
     The weights of the backbone depend on the seed alone, those of a task's head on the seed and the task's name. A
     ``sel: auto`` is counted first (:func:`count_sel`).
     """
+    if recipe.start is not None:
+        potential, notes = started_potential(recipe, data, _set_baseline)
+        _check_inputs(potential, data)
+    else:
+        potential, notes = _new_potential(recipe, data)
+    potential.metadata |= {
+        "recipe": recipe.model_dump(mode="json"),
+        "data": data_record(data),
+        "statistics": {
+            name: {"labels": dict(task.survey.carries), "atoms": task.survey.atoms, "baseline": notes[name]}
+            for name, task in data.items()
+        },
+        "versions": {"lamella": version("lamella"), "torch": str(torch.__version__), "python": platform.python_version()},
+    }
+    return potential
+
+
+def _new_potential(recipe: Recipe, data: Mapping[str, TaskData]) -> tuple[Potential, dict[str, str]]:
+    """Random weights, and how each task's baseline was found."""
     recipe, _ = count_sel(recipe, data)
     elements = recipe.elements or _elements_of(data)
     _check_covered(elements, data)
@@ -162,6 +183,9 @@ def build_potential(recipe: Recipe, data: Mapping[str, TaskData]) -> Potential:
                 backbone = recipe.model.backbone
                 fresh = EnergyHead(recipe.model.head, backbone.output_dim, elements, backbone.element_heads)
                 head.load_state_dict(fresh.state_dict())
+    trained_first = sorted(recipe.tasks, key=lambda name: recipe.tasks[name].weight == 0)
+    # one of weight 0 must not take the place in the dataset encoding that another has without it
+    potential.task_code = potential.task_code[[trained_first.index(name) for name in recipe.tasks]]
     potential.cast(_DTYPES[recipe.dtype])
     notes = {}
     for name, task in data.items():
@@ -169,20 +193,15 @@ def build_potential(recipe: Recipe, data: Mapping[str, TaskData]) -> Potential:
             notes[name] = _set_baseline(potential, name, task)
         except (DataError, RecipeError) as error:
             raise type(error)(f"tasks.{name}.baseline: {str(error).removeprefix('baseline: ')}") from None
-    for frames in (part for task in data.values() for part in (task.train, task.valid) if part is not None):
-        check_inputs(frames, potential.graph_spec)
+    _check_inputs(potential, data)
     _set_environments(potential, data)
     _set_frame_params(potential, data)
-    potential.metadata = {
-        "recipe": recipe.model_dump(mode="json"),
-        "data": data_record(data),
-        "statistics": {
-            name: {"labels": dict(task.survey.carries), "atoms": task.survey.atoms, "baseline": notes[name]}
-            for name, task in data.items()
-        },
-        "versions": {"lamella": version("lamella"), "torch": str(torch.__version__), "python": platform.python_version()},
-    }
-    return potential
+    return potential, notes
+
+
+def _check_inputs(potential: Potential, data: Mapping[str, TaskData]) -> None:
+    for frames in (part for task in data.values() for part in (task.train, task.valid) if part is not None):
+        check_inputs(frames, potential.graph_spec)
 
 
 def data_record(data: Mapping[str, TaskData]) -> dict[str, Any]:
@@ -202,18 +221,32 @@ def data_record(data: Mapping[str, TaskData]) -> dict[str, Any]:
     }
 
 
-def make_sampler(frames: Frames, spec: BatchSpec, potential: Potential, seed: int, workers: int) -> Sampler:
-    """A sampler of batches; atoms, edges and angles are counted only where the batches are limited by them."""
+def make_sampler(
+    frames: Frames, spec: BatchSpec, potential: Potential, seed: int, workers: int, ranks: Ranks = ALONE
+) -> Sampler:
+    """A sampler of batches.
+
+    Atoms, edges and angles are counted only where batches are limited by them or divided among several processes by them.
+    """
     atoms = np.array([len(frame) for frame in each(frames)]) if spec.counts_atoms else None
     costs: np.ndarray | int = len(frames)
-    if spec.counts_edges:
-        costs = frame_costs(frames, potential.cutoff, potential.angle_cutoff, workers)
+    if spec.counts_edges or ranks.world > 1:
+        costs = _costs_by_all(frames, potential, workers, ranks)
         check_has_edges(costs, potential.cutoff)
     else:
         # a frame without a graph must stop the run here, not after hours; a short search is enough to find it
         frame_costs(frames, min(_SEARCH, potential.cutoff), 0.0, workers)
         _check_some_edge(frames, potential)
     return Sampler(costs, spec, seed, lambda index: frames[index].source, atoms)
+
+
+def _costs_by_all(frames: Frames, potential: Potential, workers: int, ranks: Ranks) -> np.ndarray:
+    """Edges and angles of every frame, each process counting its part of them."""
+    mine = np.arange(ranks.rank, len(frames), ranks.world)
+    costs = torch.zeros(len(frames), 2, dtype=torch.int64)
+    counted = frame_costs(Selection(frames, mine), potential.cutoff, potential.angle_cutoff, workers)
+    costs[torch.from_numpy(mine)] = torch.from_numpy(counted)
+    return ranks.sum(costs).numpy()
 
 
 def _check_some_edge(frames: Frames, potential: Potential) -> None:
@@ -253,23 +286,6 @@ def _open_task(name: str, task: TaskConfig, seed: int) -> TaskData:
     return TaskData(task, train, valid, survey, held_out)
 
 
-def open_data(paths: Sequence[str], keys: LabelKeys | None = None) -> Frames:
-    """Frames of files, folders and ``embedded:NAME[:train|:test]``, in the order given.
-
-    Raises:
-        DataError: one of them cannot be read.
-    """
-    parts = [_embedded(path, keys) if path.startswith(EMBEDDED) else open_frames([path], keys) for path in paths]
-    return parts[0] if len(parts) == 1 else Chain(parts)
-
-
-def _embedded(path: str, keys: LabelKeys | None) -> Frames:
-    """``embedded:NAME`` or ``embedded:NAME:SPLIT``."""
-    name, _, split = path.removeprefix(EMBEDDED).partition(":")
-    loaded = datasets.load(name, split or None)
-    return FrameList(frame_from_atoms(atoms, keys, f"{path}#{index}") for index, atoms in enumerate(loaded))
-
-
 def _found(survey: Survey) -> str:
     return ", ".join(label for label in LABELS if survey.carries[label]) or "no label"
 
@@ -300,7 +316,7 @@ def _set_environments(potential: Potential, data: Mapping[str, TaskData]) -> Non
 
 
 def _set_frame_params(potential: Potential, data: Mapping[str, TaskData]) -> None:
-    """Mean and scale of the frame parameters that heads read: of a task's own frames, of all where the head is shared."""
+    """Mean and scale of the frame parameters that heads read: of a task's own frames, for a shared head of all trained ones."""
     config = potential.config.head
     if not config.frame_params:
         return
@@ -309,7 +325,8 @@ def _set_frame_params(potential: Potential, data: Mapping[str, TaskData]) -> Non
         for name, task in data.items()
     }
     for index, head in enumerate(potential.heads):
-        own = rows[potential.tasks[index]] if len(potential.heads) > 1 else list(chain(*rows.values()))
+        trained = [row for name, row in rows.items() if data[name].config.weight > 0]
+        own = rows[potential.tasks[index]] if len(potential.heads) > 1 else list(chain(*trained))
         values = np.array([row for row in own if row is not None], dtype=np.float64).reshape(-1, config.frame_params)
         if len(values):
             std = np.maximum(values.std(axis=0), _SMALLEST_SPREAD)
@@ -318,7 +335,8 @@ def _set_frame_params(potential: Potential, data: Mapping[str, TaskData]) -> Non
 
 
 def _elements_of(data: Mapping[str, TaskData]) -> tuple[str, ...]:
-    found = {number for task in data.values() for number in task.numbers}
+    """Those of the tasks that are trained: one of weight 0 must not change their model."""
+    found = {number for task in data.values() if task.config.weight > 0 for number in task.numbers}
     return tuple(chemical_symbols[number] for number in sorted(found))
 
 
@@ -326,6 +344,11 @@ def _check_covered(elements: tuple[str, ...], data: Mapping[str, TaskData]) -> N
     known = {atomic_numbers.get(symbol) for symbol in elements}
     for name, task in data.items():
         missing = [chemical_symbols[number] for number in sorted(task.numbers) if number not in known]
+        if missing and task.config.weight == 0:
+            raise RecipeError(
+                f"tasks.{name}: {', '.join(missing)} occurs in no task that is trained, and this one has weight 0; give it a "
+                "weight, leave it out, or list all elements (elements: [...]) to have a model that knows them untrained."
+            )
         if missing:
             raise RecipeError(
                 f"elements: {', '.join(missing)} occurs in the data of task {name} but is not listed; add it, or set "

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Protocol
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
-__all__ = ["Display", "Lines", "TerminalBar", "make_display", "summary"]
+__all__ = ["Display", "Lines", "Silent", "TerminalBar", "make_display", "summary"]
 
 _SHOWN = {"energy_rmse": ("E", "meV/atom", 1e3), "forces_rmse": ("F", "meV/Å", 1e3), "virial_rmse": ("V", "meV/atom", 1e3)}
 """Metric -> (letter, unit shown, factor from eV)."""
@@ -34,10 +38,10 @@ class Display(Protocol):
     ) -> None: ...
 
 
-def make_display(steps: int) -> Display:
+def make_display(steps: int, tasks: Sequence[str] = ()) -> Display:
     """A bar on a terminal, lines elsewhere."""
     console = Console(file=sys.stdout)
-    return TerminalBar(console, steps) if console.is_terminal else Lines()
+    return TerminalBar(console, steps, tasks) if console.is_terminal else Lines()
 
 
 def summary(record: dict[str, Any]) -> str:
@@ -70,10 +74,29 @@ class Lines:
         return None
 
 
-class TerminalBar:
-    """A rich progress bar; training records change its live part, validations stay on the screen."""
+class Silent:
+    """Nothing: of several processes, one talks."""
 
-    def __init__(self, console: Console, steps: int) -> None:
+    def line(self, text: str) -> None:
+        """Nothing."""
+
+    def record(self, record: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def step(self, step: int) -> None:
+        """Nothing."""
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        return None
+
+
+class TerminalBar:
+    """A rich progress bar with live errors, a row for each task where there are several; validations stay on the screen."""
+
+    def __init__(self, console: Console, steps: int, tasks: Sequence[str] = ()) -> None:
         self._progress = Progress(
             TextColumn("training"),
             BarColumn(),
@@ -85,28 +108,42 @@ class TerminalBar:
             console=console,
         )
         self._bar = self._progress.add_task("train", total=steps, live="")
+        self._rows = dict.fromkeys(tasks, "not drawn yet") if len(tasks) > 1 else {}
+        self._live = Live(console=console, get_renderable=self._picture, refresh_per_second=4)
 
     def line(self, text: str) -> None:
         """Print above the bar."""
-        self._progress.console.print(text, markup=False, highlight=False)
+        self._live.console.print(text, markup=False, highlight=False)
 
     def record(self, record: dict[str, Any]) -> None:
-        """Training: live beside the bar. Everything else: a line."""
-        if record["event"] == "train":
-            self._progress.update(self._bar, live=summary(record))
-        else:
+        """Training: live, beside the bar or in the task's row below it. Everything else: a line."""
+        if record["event"] != "train":
             self.line(_describe(record))
+        elif self._rows:
+            self._rows[record["task"]] = f"{summary(record)}  step {record['step']}"
+        else:
+            self._progress.update(self._bar, live=summary(record))
 
     def step(self, step: int) -> None:
         """Move the bar."""
         self._progress.update(self._bar, completed=step)
 
+    def refresh(self) -> None:
+        """Draw now."""
+        self._live.refresh()
+
     def __enter__(self) -> TerminalBar:
-        self._progress.start()
+        self._live.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._progress.stop()
+        self._live.stop()
+
+    def _picture(self) -> RenderableType:
+        table = Table.grid(padding=(0, 2))
+        for task, live in self._rows.items():
+            table.add_row(Text(task, style="bold"), Text(live))
+        return Group(self._progress.get_renderable(), table) if self._rows else self._progress.get_renderable()
 
 
 def _describe(record: dict[str, Any]) -> str:

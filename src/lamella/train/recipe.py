@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lamella.data.keys import LabelKeys
 from lamella.data.sample import BatchSpec
 from lamella.errors import RecipeError, nearest
 from lamella.models.potential import ModelConfig
+from lamella.train.adapt.config import StartConfig
+from lamella.train.adapt.settle import completed
 from lamella.train.explain import explain
 from lamella.train.loss import LossConfig
 from lamella.train.optim import AdamW, OptimizerConfig
+from lamella.train.paths import EMBEDDED, Paths
 from lamella.train.schedule import ExponentialSchedule, ScheduleConfig
 from lamella.train.sel import auto_text, lift_auto, place_auto
 
@@ -31,36 +34,16 @@ __all__ = [
     "load_recipe",
     "read_mapping",
     "recipe_content",
+    "recipe_file",
+    "set_key",
 ]
-
-EMBEDDED: Final = "embedded:"
-"""Prefix of a data set that comes with the package."""
 
 _PACKAGED: Final = Path(__file__).resolve().parents[1] / "recipes"
 
 
-def _paths(value: Any) -> Any:
-    """One path is a list of one; relative paths become absolute, since the saved recipe is read again from elsewhere."""
-    listed = [value] if isinstance(value, str | Path) else value
-    if not isinstance(listed, list | tuple):
-        return listed
-    return [_absolute(str(path)) if isinstance(path, str | Path) else path for path in listed]
-
-
-def _absolute(path: str) -> str:
-    if path.startswith(EMBEDDED):
-        return path
-    prefix, colon, rest = path.rpartition(":")  # a format may stand in front: vasp/outcar:run/OUTCAR
-    if colon and prefix and not Path(path).exists():
-        return f"{prefix}:{Path.cwd() / Path(rest).expanduser()}"
-    return str(Path.cwd() / Path(path).expanduser())
-
-
-Paths = Annotated[tuple[str, ...], BeforeValidator(_paths)]
-"""Files, folders or ``embedded:NAME[:train|:test]``; relative ones are relative to where the command is started."""
-
-Baseline = Literal["least_squares", "isolated_atoms"] | dict[str, float]
-"""How the energy per element is found: fitted to the training energies, taken from one-atom frames, or given in eV."""
+Baseline = Literal["least_squares", "isolated_atoms", "keep"] | dict[str, float]
+"""How the energy per element is found: fitted to the training energies, taken from one-atom frames, given in eV, or that of
+the model that training starts from."""
 
 
 class TaskConfig(BaseModel):
@@ -93,6 +76,8 @@ class TrainingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: int = Field(1_000_000, ge=1)
+    tasks_per_step: int = Field(1, ge=1, le=4096)
+    """Tasks drawn for each step, with replacement; their gradients are averaged (DPA-2 paper Eq. 44)."""
     valid_every: int = Field(1000, ge=1)
     log_every: int = Field(100, ge=1)
     save_every: int = Field(1000, ge=1)
@@ -122,6 +107,8 @@ class Recipe(BaseModel):
     schedule: ScheduleConfig = ExponentialSchedule()
     batch: BatchSpec = BatchSpec(frames=8)
     training: TrainingConfig = TrainingConfig()
+    start: StartConfig | None = None
+    """The model that training starts from; null for random weights."""
     sel_from_data: dict[str, float] = Field({}, exclude=True)
     """Ratio by field of the backbone that says ``auto`` and stands for no number yet; empty in a recipe that ran."""
 
@@ -140,6 +127,9 @@ class Recipe(BaseModel):
             raise ValueError("tasks: at least one needs a weight above 0")
         if self.schedule.stop_lr > self.optimizer.lr:
             raise ValueError(f"schedule.stop_lr {self.schedule.stop_lr} must not exceed optimizer.lr {self.optimizer.lr}")
+        kept = [name for name, task in self.tasks.items() if task.baseline == "keep"]
+        if kept and self.start is None:
+            raise ValueError(f"tasks.{kept[0]}.baseline: keep needs a model that training starts from (start.model)")
         if self.schedule.warmup_steps >= self.training.steps:
             raise ValueError("schedule.warmup_steps must be fewer than training.steps")
         return self
@@ -168,10 +158,10 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: the file cannot be read, or a key or value is wrong; the message names the full key.
     """
-    file = _find(path)
+    file = recipe_file(path)
     content = read_mapping(file)
     for override in overrides:
-        _override(content, override)
+        set_key(content, override)
     return checked_recipe(content, str(file))
 
 
@@ -181,6 +171,7 @@ def checked_recipe(content: dict[str, Any], source: str) -> Recipe:
     Raises:
         RecipeError: a key or value is wrong; the message names ``source`` and the full key.
     """
+    content = completed(content, source)
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
@@ -208,7 +199,12 @@ def read_mapping(file: Path) -> dict[str, Any]:
     return content
 
 
-def _find(path: str | Path) -> Path:
+def recipe_file(path: str | Path) -> Path:
+    """The file of a recipe: the path itself, or that of a recipe that comes with the package.
+
+    Raises:
+        RecipeError: there is no such file.
+    """
     given = Path(path)
     if given.is_file():
         return given
@@ -220,8 +216,12 @@ def _find(path: str | Path) -> Path:
     raise RecipeError(f"{path}: no such recipe file{near}; give a YAML file or one of {', '.join(packaged)}.")
 
 
-def _override(content: dict[str, Any], override: str) -> None:
-    """Set one ``key=value`` in the nested mapping."""
+def set_key(content: dict[str, Any], override: str) -> None:
+    """Set one ``key=value``, its key dotted and its value YAML, in the nested mapping of a recipe.
+
+    Raises:
+        RecipeError: it is no setting.
+    """
     key, equals, text = override.partition("=")
     parts = key.split(".")
     if not equals or not all(parts):

@@ -9,6 +9,7 @@ from typing import Any, Final
 from lamella.errors import CheckpointError, DataError, RecipeError
 from lamella.models.bundle import load_model
 from lamella.models.potential import Potential
+from lamella.train.adapt.start import rearmed
 from lamella.train.prepare import TaskData, data_record
 from lamella.train.recipe import Recipe
 
@@ -23,6 +24,7 @@ _FIXED: Final = {
     ("optimizer", "betas"),
     ("optimizer", "weight_decay"),
     ("training", "ema"),
+    ("start",),
 }
 """Settings that a checkpoint contains: another value in the recipe would have no effect."""
 
@@ -49,7 +51,9 @@ def resumed_potential(folder: Path, recipe: Recipe, data: Mapping[str, TaskData]
             )
     _check_data(_recorded(potential, "data", folder), data_record(data))
     potential.metadata["recipe"] = now
-    return potential, [f"changed   {'.'.join(key)}: {_shown(old)} to {_shown(new)}" for key, old, new in changes]
+    return rearmed(potential, recipe), [
+        f"changed   {'.'.join(key)}: {_shown(old)} to {_shown(new)}" for key, old, new in changes
+    ]
 
 
 def _recorded(potential: Potential, name: str, folder: Path) -> Mapping[str, Any]:

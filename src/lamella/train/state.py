@@ -15,7 +15,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ import torch
 from lamella.errors import CheckpointError, TrainingError
 from lamella.models.bundle import save_model
 from lamella.models.potential import Potential
+from lamella.nn.low_rank import is_adapted
 from lamella.train.optim import MovingAverage, copy_weights
 
 __all__ = [
@@ -53,6 +54,7 @@ class Progress:
         validated: step of the last validation; 0 before the first.
         best_step: step of the best validation so far; 0 before the first.
         best_score: its score.
+        drawn: how often each task was drawn: where its sampler stands.
     """
 
     step: int = 0
@@ -60,6 +62,7 @@ class Progress:
     validated: int = 0
     best_step: int = 0
     best_score: float = float("inf")
+    drawn: dict[str, int] = field(default_factory=dict)
 
 
 def step_name(step: int) -> str:
@@ -87,8 +90,11 @@ def save_checkpoint(
         "optimizer": optimizer.state_dict(),
         "torch_rng": torch.get_rng_state(),
     }
-    if average is not None:
+    adapted = is_adapted(potential)  # then the model's files hold what the weights amount to, not what is trained
+    if average is not None or adapted:
         content["weights"] = {name: p.detach().cpu() for name, p in potential.named_parameters()}
+    if average is not None and adapted:
+        content["average"] = {name: value.cpu() for name, value in average.average.items()}
     with _writing(final, building):
         building.mkdir(parents=True)
         if average is None:
@@ -164,7 +170,7 @@ def load_trainer(
         folder: of a step.
         potential: that of the folder, on its device; gets the weights that were being trained.
         optimizer: over its parameters.
-        average: made from the folder's model, which holds the averaged weights.
+        average: made from the folder's model, which holds the averaged weights; those of low-rank updates are put back.
 
     Raises:
         CheckpointError: the file is missing, damaged, or of a newer format.
@@ -175,8 +181,10 @@ def load_trainer(
         version = content["format"]
         if version > FORMAT:
             raise CheckpointError(f"{path}: format {version} is newer than this lamella reads ({FORMAT}); upgrade lamella.")
-        if average is not None:
+        if "weights" in content:
             copy_weights(potential, content["weights"])
+        if average is not None and "average" in content:
+            average.take(content["average"])
         optimizer.load_state_dict(content["optimizer"])
         torch.set_rng_state(content["torch_rng"])
         return Progress(**content["progress"])

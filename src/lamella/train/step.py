@@ -1,17 +1,22 @@
-"""One training step: prediction, loss, gradient, clipping, update."""
+"""One training step: predictions, losses, gradient, clipping, update."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
+from lamella.data.load import Share
 from lamella.errors import TrainingError
 from lamella.models.potential import Potential
-from lamella.train.loss import LossConfig, Term, frame_terms, total_loss
+from lamella.train.loss import LossConfig, Term, carrying_frames, frame_terms, total_loss
 from lamella.train.optim import Adam, AdamW, set_learning_rate
-from lamella.types import Batch, Prediction
+from lamella.train.parallel.ranks import ALONE, Ranks
+from lamella.types import Prediction
 
 __all__ = ["Outcome", "StepSetting", "train_step"]
 
@@ -21,14 +26,14 @@ class Outcome:
     """What a step saw, at the weights before its update.
 
     Attributes:
-        loss: L.
+        losses: of each draw, this process's part.
         gradient_norm: 2-norm of the whole gradient, before clipping.
-        prediction: detached.
+        predictions: of each draw, this process's frames, detached; None where it has none.
     """
 
-    loss: float
+    losses: tuple[float, ...]
     gradient_norm: float
-    prediction: Prediction
+    predictions: tuple[Prediction | None, ...]
 
 
 @dataclass(frozen=True)
@@ -49,40 +54,103 @@ class StepSetting:
 def train_step(
     potential: Potential,
     optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    task: str,
-    loss_config: LossConfig,
+    shares: Sequence[Share],
+    losses: Mapping[str, LossConfig],
     optimizer_config: Adam | AdamW,
     setting: StepSetting,
+    ranks: Ranks = ALONE,
 ) -> Outcome:
-    """Change the weights by one batch of one task.
+    """Change the weights by a batch of each task that was drawn.
+
+    L = 1/|S| Σ_{k in S} L_k, every L_k the mean over that draw's frames in all processes (DPA-2 paper Eq. 44; a task that
+    was drawn twice counts twice).
+
+    Args:
+        potential: the model, the same in every process.
+        optimizer: over its parameters.
+        shares: one for each draw: this process's frames, on the model's device.
+        losses: by task.
+        optimizer_config: says where to clip.
+        setting: what the schedule says.
+        ranks: who trains together.
 
     Raises:
-        TrainingError: the loss or its gradient is not finite; the weights are as before.
+        TrainingError: a loss or the gradient is not finite; the weights are as before.
     """
     optimizer.zero_grad(set_to_none=True)
-    prediction = potential(batch.graph, task, create_graph=True)
-    terms = frame_terms(prediction, batch, loss_config)
-    loss = total_loss(terms, loss_config, setting.decay)
-    value = loss.item()
-    if not math.isfinite(value):
-        raise TrainingError(_not_finite("loss", value, batch, task, setting.number, terms))
-    if loss.requires_grad:
-        loss.backward()
-    parameters = [p for p in potential.parameters() if p.grad is not None]
-    norm = torch.nn.utils.clip_grad_norm_(parameters, optimizer_config.clip or math.inf).item()
-    if not math.isfinite(norm):
-        raise TrainingError(_not_finite("gradient of the loss", norm, batch, task, setting.number, terms))
+    frames = ranks.sum(torch.stack([carrying_frames(share.batch) for share in shares])).to(potential.device)
+    seen = [
+        _backward(potential, share, losses[share.task], setting.decay, (frames[k], len(shares)))
+        for k, share in enumerate(shares)
+    ]
+    values = torch.stack([part.loss for part in seen]).tolist()
+    parameters = [p for p in potential.parameters() if p.requires_grad]
+    own = [p.grad for p in parameters if p.grad is not None]
+    totals = ranks.sum_gradients(parameters, values)
+    gradients = [p for p in parameters if p.grad is not None]
+    norm = torch.nn.utils.clip_grad_norm_(gradients, optimizer_config.clip or math.inf).item()
+    if not (math.isfinite(norm) and all(map(math.isfinite, totals))):
+        finite_here = all(bool(torch.isfinite(grad).all()) for grad in own)
+        blame = "; ".join(words for words in ranks.gathered(_blame(shares, seen, values, finite_here)) if words)
+        raise TrainingError(
+            f"step {setting.number}, {blame}. The last checkpoint is intact; check these frames with `lamella data lint`, "
+            "or lower optimizer.lr."
+        )
     set_learning_rate(optimizer, setting.lr)
     optimizer.step()
-    return Outcome(value, norm, Prediction(*(part.detach() for part in prediction)))
+    return Outcome(tuple(value * len(shares) for value in values), norm, tuple(part.prediction for part in seen))
 
 
-def _not_finite(what: str, value: float, batch: Batch, task: str, number: int, terms: dict[str, Term]) -> str:
-    bad = [name for name, term in terms.items() if not torch.isfinite(term.total)]
-    blame = f" ({', '.join(bad)})" if bad else ""
-    shown = ", ".join(batch.sources[:8]) + (f" and {len(batch.sources) - 8} more" if len(batch.sources) > 8 else "")
-    return (
-        f"step {number}, task {task}: the {what} is {value}{blame}, in the frames {shown}. The last checkpoint is intact; "
-        "check these frames with `lamella data lint`, or lower optimizer.lr."
-    )
+class _Seen(NamedTuple):
+    """This process's part of a draw: its loss over the number of draws, its prediction, and the terms of the loss."""
+
+    loss: Tensor
+    prediction: Prediction | None
+    terms: Mapping[str, Term]
+
+
+def _backward(potential: Potential, share: Share, config: LossConfig, decay: float, whole: tuple[Tensor, int]) -> _Seen:
+    """Add the gradient of a share's part of L to the parameters'.
+
+    Args:
+        potential: the model.
+        share: of one draw.
+        config: of the task.
+        decay: of the schedule.
+        whole: frames of all processes that carry each label in this draw, and the number of draws.
+    """
+    if share.batch is None:
+        return _Seen(torch.zeros((), dtype=torch.float64, device=potential.device), None, {})
+    frames, draws = whole
+    prediction = potential(share.batch.graph, share.task, create_graph=True)
+    terms = frame_terms(prediction, share.batch, config)
+    loss = total_loss(terms, config, decay, frames) / draws
+    if loss.requires_grad:
+        loss.backward()
+    detached = {name: Term(term.total.detach(), term.frames) for name, term in terms.items()}
+    return _Seen(loss.detach().to(potential.device), Prediction(*(part.detach() for part in prediction)), detached)
+
+
+def _blame(shares: Sequence[Share], seen: Sequence[_Seen], values: Sequence[float], finite: bool) -> str:
+    """What is not finite here, and in which frames; empty where all is well here.
+
+    Args:
+        shares: of every draw.
+        seen: what came of them.
+        values: their losses.
+        finite: whether this process's gradient is.
+    """
+    bad = [k for k, value in enumerate(values) if not math.isfinite(value)]
+    what = "loss" if bad else "gradient of the loss"
+    if not bad and not finite:
+        bad = [k for k, share in enumerate(shares) if share.batch is not None]
+    return "; ".join(_blamed(what, shares[k], seen[k], values[k]) for k in bad)
+
+
+def _blamed(what: str, share: Share, seen: _Seen, value: float) -> str:
+    terms = [name for name, term in seen.terms.items() if not torch.isfinite(term.total)]
+    sources = share.batch.sources if share.batch is not None else ()
+    shown = ", ".join(sources[:8]) + (f" and {len(sources) - 8} more" if len(sources) > 8 else "")
+    said = f"{value}" if what == "loss" else "not finite"
+    blamed = f" ({', '.join(terms)})" if terms else ""
+    return f"task {share.task}: the {what} is {said}{blamed}, in the frames {shown}"

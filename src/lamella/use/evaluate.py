@@ -36,6 +36,7 @@ from lamella.models.potential import Potential
 from lamella.types import Frame, Prediction
 from lamella.use.predict import predict_frames, runnable
 from lamella.use.save import replacing
+from lamella.use.tally import Errors, Tally
 
 __all__ = ["Errors", "Evaluation", "FrameError", "evaluate", "predictions_file"]
 
@@ -44,25 +45,6 @@ UNITS: Final = {"energy": "eV/atom", "forces": "eV/Å", "virial": "eV/atom"}
 
 PARITY_PAIRS: Final = 5_000
 """At most so many pairs of a quantity are kept for a parity plot: a random sample, the same in every run."""
-
-
-@dataclass(frozen=True)
-class Errors:
-    """Errors of one quantity, in its unit of :data:`UNITS`.
-
-    Attributes:
-        rmse: root mean square error.
-        mae: mean absolute error.
-        mean_error: mean of predicted - label; far from zero for an energy whose reference differs from the model's.
-        label_std: standard deviation of the labels.
-        count: how many values were compared.
-    """
-
-    rmse: float
-    mae: float
-    mean_error: float
-    label_std: float
-    count: int
 
 
 @dataclass(frozen=True)
@@ -154,7 +136,7 @@ def evaluate(
         book.add(frame, prediction)
         if on_frame is not None:
             on_frame(frame, prediction)
-    if not book.tallies:
+    if not book.compared:
         raise DataError(
             f"none of the {len(frames)} frames carries an energy, forces or virial label; name the keys under which the "
             "file holds them (lamella eval --energy-key, --forces-key, --stress-key, --virial-key)."
@@ -195,8 +177,8 @@ class _Book:
         self.task, self.numbers = potential.tasks[task], potential.numbers
         self.baseline = potential.baseline[task].cpu().numpy()
         self.frames = self.atoms = 0
-        self.tallies: dict[str, _Tally] = {}
-        self.elements: dict[str, _Tally] = {}
+        self.compared: dict[str, _Compared] = {}
+        self.elements: dict[str, Tally] = {}
         self.worst: dict[str, _Worst] = {"energy": _Worst(worst), "forces": _Worst(worst)}
 
     def add(self, frame: Frame, prediction: Prediction) -> None:
@@ -212,7 +194,7 @@ class _Book:
             values |= self._forces(frame, prediction)
         if "virial" in frame.labels:
             known, found = (_symmetric(np.asarray(w)) / len(frame) for w in (frame.labels["virial"], prediction.virial))
-            self._tally("virial").add(known.ravel(), found.ravel())
+            self._of("virial").add(known.ravel(), found.ravel())
         for name, heap in self.worst.items():
             if values[name] is not None:
                 heap.add(abs(values[name]), FrameError(**values))
@@ -220,70 +202,47 @@ class _Book:
         self.atoms += len(frame)
 
     def close(self) -> Evaluation:
-        parity = {name: tally.sample.pairs() for name, tally in self.tallies.items()}
+        parity = {name: each.sample.pairs() for name, each in self.compared.items()}
         order = sorted(self.elements, key=chemical_symbols.index)
         return Evaluation(
             task=self.task,
             frames=self.frames,
             atoms=self.atoms,
-            errors={name: self.tallies[name].errors() for name in UNITS if name in self.tallies},
+            errors={name: self.compared[name].tally.errors() for name in UNITS if name in self.compared},
             by_element={symbol: self.elements[symbol].errors() for symbol in order},
             worst={name: heap.items() for name, heap in self.worst.items()},
             parity=parity,
         )
 
-    def _tally(self, name: str) -> _Tally:
-        return self.tallies.setdefault(name, _Tally())
+    def _of(self, name: str) -> _Compared:
+        return self.compared.setdefault(name, _Compared())
 
     def _energy(self, label: float, predicted: float, n_atoms: int) -> float:
-        self._tally("energy").add(np.array([label / n_atoms]), np.array([predicted / n_atoms]))
+        self._of("energy").add(np.array([label / n_atoms]), np.array([predicted / n_atoms]))
         return (predicted - label) / n_atoms
 
     def _forces(self, frame: Frame, prediction: Prediction) -> dict[str, float | int]:
         label = np.asarray(frame.labels["forces"], dtype=np.float64)
-        self._tally("forces").add(label.ravel(), prediction.forces.ravel())
+        self._of("forces").add(label.ravel(), prediction.forces.ravel())
         for number in np.unique(frame.numbers):
             of_element = frame.numbers == number
-            tally = self.elements.setdefault(chemical_symbols[number], _Tally())
+            tally = self.elements.setdefault(chemical_symbols[number], Tally())
             tally.add(label[of_element].ravel(), prediction.forces[of_element].ravel())
         squared = ((prediction.forces - label) ** 2).sum(axis=1)
         atom = int(squared.argmax())
         return {"forces": float(np.sqrt(squared.mean() / 3)), "largest": float(np.sqrt(squared[atom])), "atom": atom}
 
 
-class _Tally:
-    """Errors of values that arrive in chunks.
-
-    The labels' moments are merged chunk by chunk (Chan, Golub, LeVeque 1979): a large common offset does not cost digits.
-    """
+class _Compared:
+    """Errors of one quantity, and some of its pairs."""
 
     def __init__(self) -> None:
-        self.count = 0
-        self.signed = self.absolute = self.squared = 0.0
-        self.mean = self.spread = 0.0
-        self.sample = _Sample(PARITY_PAIRS)
+        self.tally, self.sample = Tally(), _Sample(PARITY_PAIRS)
 
     def add(self, label: np.ndarray, predicted: np.ndarray) -> None:
         """Two arrays (m,)."""
-        error = predicted - label
-        self.signed += float(error.sum())
-        self.absolute += float(np.abs(error).sum())
-        self.squared += float((error**2).sum())
-        mean, total = float(label.mean()), self.count + len(label)
-        shift = mean - self.mean
-        self.spread += float(((label - mean) ** 2).sum()) + shift**2 * self.count * len(label) / total
-        self.mean += shift * len(label) / total
-        self.count = total
+        self.tally.add(label, predicted)
         self.sample.add(label, predicted)
-
-    def errors(self) -> Errors:
-        return Errors(
-            rmse=float(np.sqrt(self.squared / self.count)),
-            mae=self.absolute / self.count,
-            mean_error=self.signed / self.count,
-            label_std=float(np.sqrt(self.spread / self.count)),
-            count=self.count,
-        )
 
 
 class _Sample:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +20,7 @@ from lamella.models.potential import Potential
 from lamella.types import Frame, Graph, Prediction
 from lamella.use.inputs import warn_of_ignored_inputs
 
-__all__ = ["describe", "predict", "predict_frames", "runnable"]
+__all__ = ["describe", "describe_frames", "predict", "predict_frames", "runnable"]
 
 MAX_EDGES: Final = 60_000
 """A batch is closed before its edges exceed this; a frame with more goes alone."""
@@ -62,7 +62,7 @@ def describe(model: Model, structures: Sequence[Atoms], task: str | None = None)
     Args:
         model: what :func:`lamella.load` returns, or a path it reads.
         structures: list of ASE Atoms; not mutated.
-        task: may be left out where the model has one task. DPA-3's features do not depend on it.
+        task: may be left out where the model has one task. Features do not depend on it.
 
     Raises:
         InputError: not a list of Atoms; unknown task, or several and none named.
@@ -70,12 +70,23 @@ def describe(model: Model, structures: Sequence[Atoms], task: str | None = None)
     """
     potential = runnable(model)
     potential.task_index(task)
-    features: list[np.ndarray] = []
-    for frames, graph in _batches(potential, _frames(structures)):
+    return [features for _, features in describe_frames(potential, _frames(structures), potential.describe)]
+
+
+def describe_frames(
+    potential: Potential, frames: Iterable[Frame], read: Callable[[Graph], Tensor]
+) -> Iterator[tuple[Frame, np.ndarray]]:
+    """Each frame with what ``read`` makes of its atoms (n, ...), in order; frames are read as they are needed.
+
+    Args:
+        potential: whose graph is built, within the budget of edges and angles.
+        frames: labels are not looked at.
+        read: graph of many frames -> (N, ...), most often ``potential.describe``; no gradient is taken.
+    """
+    for batch, graph in _batches(potential, frames):
         with torch.no_grad():
-            node_NC = potential.describe(graph)
-        features.extend(_split(node_NC, frames))
-    return features
+            values = read(graph)
+        yield from zip(batch, _split(values, batch), strict=True)
 
 
 def predict_frames(

@@ -15,6 +15,7 @@ from lamella.formats.deepmd.translator import (
     Place,
     Table,
     Translator,
+    built,
     dense_names,
     network_names,
     read_options,
@@ -33,6 +34,8 @@ _SEL: Final = Codec(lambda value, place: sum(value) if isinstance(value, list | 
 
 _EPS: Final = Codec(lambda value, place: _NORM_EPS if value is None else value, lambda eps, _: eps)
 
+_LMAX: Final = Codec(lambda value, place: 1 if value is None else value, lambda degree, _: degree)
+
 _DESCRIPTOR: Final = Table(
     options=(
         Option("rcut", "cutoff", REQUIRED, json=6.0),
@@ -40,6 +43,7 @@ _DESCRIPTOR: Final = Table(
         Option("sel", "sel", REQUIRED, json="auto", codec=_SEL),
         Option("neuron", "neurons", (25, 50, 100), json=(10, 20, 40)),
         Option("axis_neuron", "axis", 16, json=4, aliases=("n_axis_neuron",)),
+        Option("lmax", "max_degree", 1, codec=_LMAX),
         Option("tebd_dim", "embedding_dim", 8),
         Option("tebd_input_mode", "embedding_input", "concat"),
         Option("type_one_side", "one_sided", False),
@@ -61,7 +65,7 @@ _DESCRIPTOR: Final = Table(
         Option("use_econf_tebd", "electron_embedding", False),
     ),
     ignored=frozenset({"type", "precision", "trainable", "trainable_ln", "seed", "ntypes", "type_map"}),
-    neutral={"attn_mask": OFF, "spin": OFF, "lmax": (None, 1)},
+    neutral={"attn_mask": OFF, "spin": OFF},
 )
 
 
@@ -80,11 +84,14 @@ def _read(section: dict[str, Any], place: Place) -> DPA1Config:
                 "tebd_input_mode is strip and smooth_type_embedding true; set it to true."
             )
         fields["zero_mean"] = True  # the statistics themselves tell: a mean other than zero is refused (``ordered``)
-    return DPA1Config(**fields)
+    return built(DPA1Config, fields)
 
 
 def _write(config: DPA1Config, elements: tuple[str, ...]) -> dict[str, Any]:
-    return {"type": "dpa1", **write_options(_DESCRIPTOR, config, elements)}
+    section = {"type": "dpa1", **write_options(_DESCRIPTOR, config, elements)}
+    if config.max_degree == 1:
+        del section["lmax"]  # unknown to deepmd-kit before 3.2
+    return section
 
 
 def _names(config: DPA1Config, elements: tuple[str, ...]) -> dict[str, str]:
@@ -97,6 +104,8 @@ def _names(config: DPA1Config, elements: tuple[str, ...]) -> dict[str, str]:
     for ours, (theirs, n_in) in nets.items():
         theirs = f"se_atten.{theirs}.networks.0"
         names |= network_names(f"neighbors.{ours}.layers", theirs, n_in, config.neurons, config.timestep)
+    if config.max_degree > 1:
+        names["degree_gain"] = "se_atten.adam_degree_gain_raw"
     for k in range(config.attention_layers):
         ours, theirs = f"attention.{k}", f"se_atten.dpa1_attention.attention_layers.{k}"
         names |= dense_names(f"{ours}.in_proj", f"{theirs}.attention_layer.in_proj")

@@ -14,6 +14,7 @@ from lamella.formats.deepmd.translator import (
     Place,
     Table,
     Translator,
+    built,
     choice,
     dense_names,
     network_names,
@@ -155,12 +156,9 @@ def _read(section: dict[str, Any], place: Place) -> DPA2Config:
                 "tebd_input_mode is strip and smooth true; set it to true."
             )
         inner["zero_mean"] = True  # the statistics themselves tell: a mean other than zero is refused (``ordered``)
-    return DPA2Config(
-        repinit=inner,
-        three_body=three_body if wanted else None,
-        repformer=read_options(_REPFORMER, repformer, place.within("repformer")),
-        **fields,
-    )
+    parts = {"repinit": inner, "three_body": three_body if wanted else None}
+    parts["repformer"] = read_options(_REPFORMER, repformer, place.within("repformer"))
+    return built(DPA2Config, {**parts, **fields})
 
 
 def _check_writable(config: DPA2Config) -> None:

@@ -12,6 +12,7 @@ from lamella.formats.deepmd.translator import (
     Place,
     Table,
     Translator,
+    built,
     choice,
     dense_names,
     read_options,
@@ -96,7 +97,7 @@ _SHRINK: Final = {"shrink_node": "a_compress_n_linear", "shrink_edge": "a_compre
 def _read(section: dict[str, Any], place: Place) -> DPA3Config:
     repflow = dict(section.pop("repflow"))
     fields = read_options(_REPFLOW, repflow, place.within("repflow"))
-    return DPA3Config(**fields, **read_options(_DESCRIPTOR, section, place))
+    return built(DPA3Config, {**fields, **read_options(_DESCRIPTOR, section, place)})
 
 
 def _write(config: DPA3Config, elements: tuple[str, ...]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from ase.data import chemical_symbols
 from pydantic import ValidationError
 
-from lamella.errors import CheckpointError, RecipeError
+from lamella.errors import CheckpointError, RecipeError, shown
 from lamella.formats.deepmd.architectures import TRANSLATORS
 from lamella.formats.deepmd.translator import (
     OFF,
@@ -19,6 +19,7 @@ from lamella.formats.deepmd.translator import (
     Place,
     Table,
     Translator,
+    built,
     read_options,
     refuse,
     symbol_of,
@@ -158,15 +159,14 @@ def model_config(params: Mapping[str, Any], source: str, json: bool = False) -> 
     try:
         backbone = translator.read(descriptor, place.within("descriptor"))
         head = _head(fitting, backbone, place.within("fitting_net"))
-        return ModelConfig(backbone=backbone, head=head, **fields)
+        return built(ModelConfig, {"backbone": backbone, "head": head, **fields})
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise CheckpointError(
-            f"{source}: configuration not understood: {key}: {first['msg']}; use deepmd-kit for it."
-        ) from None
+        first = error.errors(include_input=False)[0]
+        said = [".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")]
+        why = ": ".join(shown(part, 300) for part in said if part)
+        raise CheckpointError(f"{source}: configuration not understood: {why}; use deepmd-kit for it.") from None
     except RecipeError as error:
-        raise CheckpointError(f"{source}: configuration not understood: {error}") from None
+        raise CheckpointError(f"{source}: configuration not understood: {shown(str(error), 300)}") from None
 
 
 def _translator(params: Mapping[str, Any], descriptor: dict[str, Any], fitting: dict[str, Any], source: str) -> Translator:
@@ -181,9 +181,9 @@ def _translator(params: Mapping[str, Any], descriptor: dict[str, Any], fitting: 
         raise CheckpointError(f"{source}: fitting {str(purpose)[:40]!r} is not one lamella runs; it runs ener (energies).")
     if not isinstance(kind, str) or kind not in known:
         named = _OTHER_KINDS.get(kind, "another architecture") if isinstance(kind, str) else "nothing"
-        shown = repr(kind[:40] if isinstance(kind, str) else kind)[:60]
+        text = repr(kind[:40] if isinstance(kind, str) else kind)[:60]
         raise CheckpointError(
-            f"{source}: descriptor {shown} is not one lamella runs ({named}); it runs {', '.join(sorted(known))}."
+            f"{source}: descriptor {text} is not one lamella runs ({named}); it runs {', '.join(sorted(known))}."
         )
     return known[kind]
 
@@ -193,7 +193,7 @@ def _head(fitting: dict[str, Any], backbone: BackboneConfig, place: Place) -> He
     fields = read_options(_FITTING, fitting, place)
     if not fields["frame_params"]:
         fields["default_frame_params"] = None  # deepmd-kit keeps it, and reads it nowhere
-    return HeadConfig(**fields, subtract_vacuum=_vacuum(energies, backbone.element_heads, place))
+    return built(HeadConfig, {**fields, "subtract_vacuum": _vacuum(energies, backbone.element_heads, place)})
 
 
 def _vacuum(energies: Any, per_element: bool, place: Place) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from lamella.errors import CheckpointError, nearest
+from lamella.errors import CheckpointError, nearest, shown
 from lamella.formats.archive import archive_kind, first_line, read_module, read_saved
 from lamella.formats.deepmd.model import elements_of, model_config
 from lamella.formats.deepmd.record import branch_record, plain
@@ -25,17 +25,22 @@ from lamella.formats.deepmd.tensors import (
     DEFAULT_FPARAM,
     FITTING,
     OUT_BIAS,
+    OUT_STD,
     TYPE_BIAS,
     UNUSED,
     branch_tensors,
     descriptor_from,
     head_from,
     same,
+    taken,
 )
 from lamella.models.bundle import build_potential
 from lamella.models.potential import ModelConfig, Potential
 
-__all__ = ["potential_from_state", "read"]
+__all__ = ["LEFT_OUT", "potential_from_state", "read"]
+
+LEFT_OUT: Final = "left out"
+"""What ``metadata["deepmd"]["optimizer"]`` says of a file that held the state of an optimiser."""
 
 _ALONE: Final = "take one alone: lamella convert IN OUT --task NAME"
 
@@ -65,25 +70,29 @@ def read(path: Path, task: str | None = None) -> Potential:
             f"{path}: of another of deepmd-kit's backends; make a frozen model of it: dp convert-backend {path.name} "
             f"{path.stem}.pth"
         )
-    state = _frozen_state(path) if archive_kind(path) == "module" else _checkpoint_state(path)
+    state, optimizer = (_frozen_state(path), None) if archive_kind(path) == "module" else _checkpoint_state(path)
     for name, value in state.items():
         if name != "_extra_state":
             _check_stored(name, value, path)
     try:
-        return potential_from_state(state, str(path), task)
+        potential = potential_from_state(state, str(path), task)
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise CheckpointError(f"{path}: damaged, or of a layout unknown to lamella ({reason}); copy it again.") from None
+    if optimizer:
+        potential.metadata["deepmd"]["optimizer"] = LEFT_OUT
+    return potential
 
 
-def _checkpoint_state(path: Path) -> Mapping[str, Any]:
+def _checkpoint_state(path: Path) -> tuple[Mapping[str, Any], Any]:
+    """The ``model`` section, and the optimiser's state where there is one."""
     content = read_saved(path)
     state = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or "_extra_state" not in state:
         raise CheckpointError(
             f"{path}: not written by dp --pt train (no model._extra_state in it); give a deepmd-kit checkpoint."
         )
-    return state
+    return state, content.get("optimizer")
 
 
 def _frozen_state(path: Path) -> Mapping[str, Any]:
@@ -105,12 +114,12 @@ def _frozen_state(path: Path) -> Mapping[str, Any]:
 
 def _check_stored(name: str, value: Any, path: Path) -> None:
     if not isinstance(value, Tensor):
-        raise CheckpointError(f"{path}: {name[:80]} is no tensor; the file is damaged: copy it again.")
+        raise CheckpointError(f"{path}: {shown(name)} is no tensor; the file is damaged: copy it again.")
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        raise CheckpointError(f"{path}: tensor {name[:80]} claims more numbers than are stored; do not trust this file.")
+        raise CheckpointError(f"{path}: tensor {shown(name)} claims more numbers than are stored; do not trust this file.")
     if name.endswith((".w", ".b")):
         raise CheckpointError(
-            f"{path}: written by deepmd-kit's pt_expt backend (tensor {name[:80]}), which lamella does not read; give a "
+            f"{path}: written by deepmd-kit's pt_expt backend (tensor {shown(name)}), which lamella does not read; give a "
             "checkpoint of dp --pt train."
         )
 
@@ -134,7 +143,7 @@ def potential_from_state(state: Mapping[str, Any], source: str, task: str | None
     state = {name: value for name, value in state.items() if name != "_extra_state"}
     stray = next((name for name in state if not name.startswith("model.")), None)
     if stray is not None:
-        raise CheckpointError(f"{source}: tensor {stray[:120]} is of no model; use deepmd-kit for it.")
+        raise CheckpointError(f"{source}: tensor {shown(stray, 120)} is of no model; use deepmd-kit for it.")
     parts = [_Branch(state, branch, config, elements, source) for branch in branches]
     if len(parts) > 1 and all(_one_memory(parts[0].head, part.head) for part in parts[1:]):
         config = config.model_copy(update={"head": config.head.model_copy(update={"shared": config.head.task_dim == 0})})
@@ -166,7 +175,7 @@ def _chosen(branches: Mapping[str, Any], task: str | None, source: str) -> dict[
     if task is None:
         return dict(branches)
     if task not in branches:
-        known = ", ".join(sorted(branches))
+        known = ", ".join(shown(branch) for branch in sorted(branches))
         raise CheckpointError(f"{source}: no branch {task!r}{nearest(task, branches)}; it has {known}.")
     return {task: branches[task]}
 
@@ -178,9 +187,13 @@ def _common_config(branches: Mapping[str, Any], source: str) -> tuple[ModelConfi
     for branch in others:
         for part in ("backbone", "head", "excluded_pairs", "excluded_atoms"):
             if getattr(configs[branch], part) != getattr(configs[first], part):
-                raise CheckpointError(f"{source}: branches {first} and {branch} differ in their {part}; {_ALONE}.")
+                raise CheckpointError(
+                    f"{source}: branches {shown(first)} and {shown(branch)} differ in their {part}; {_ALONE}."
+                )
         if branches[branch]["type_map"] != branches[first]["type_map"]:
-            raise CheckpointError(f"{source}: branches {first} and {branch} differ in their type_map; {_ALONE}.")
+            raise CheckpointError(
+                f"{source}: branches {shown(first)} and {shown(branch)} differ in their type_map; {_ALONE}."
+            )
     return configs[first], elements_of(branches[first], source)
 
 
@@ -202,7 +215,11 @@ class _Branch:
     ) -> None:
         self.name = name
         found = branch_tensors(state, name, source)
-        out_bias, type_bias = found.pop(OUT_BIAS), found.pop(TYPE_BIAS)
+        n_species = len(elements)
+        out_bias = taken(found, OUT_BIAS, source, (1, n_species, 1))
+        type_bias = taken(found, TYPE_BIAS, source, (n_species, 1))
+        if OUT_STD in found:
+            found[OUT_STD] = taken(found, OUT_STD, source, (1, n_species, 1))
         self.baseline = out_bias[0, :, 0].double() + type_bias[:, 0].double()
         _check_default(found.get(DEFAULT_FPARAM), config.head.default_frame_params, source)
         unused = {key: found.pop(key) for key in (*UNUSED, DEFAULT_FPARAM) if key in found}
@@ -217,7 +234,9 @@ class _Branch:
         )
         self.dtype = torch.promote_types(torch.promote_types(*dtypes), torch.float32)
         if found:
-            raise CheckpointError(f"{source}: tensor {next(iter(found))[:120]} is not one that lamella knows; {_ALONE}.")
+            raise CheckpointError(
+                f"{source}: tensor {shown(next(iter(found)), 120)} is not one that lamella knows; {_ALONE}."
+            )
 
 
 def _check_default(stored: Tensor | None, default: tuple[float, ...] | None, source: str) -> None:
@@ -266,4 +285,6 @@ def _one_memory(one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> bool:
 def _check_shared(one: Mapping[str, Tensor], two: Mapping[str, Tensor], names: tuple[str, str, str], source: str) -> None:
     """Two branches must hold the same weights where one module is built."""
     if one.keys() != two.keys() or not all(same(value, two[name]) for name, value in one.items()):
-        raise CheckpointError(f"{source}: branches {names[0]} and {names[1]} do not share their {names[2]}; {_ALONE}.")
+        raise CheckpointError(
+            f"{source}: branches {shown(names[0])} and {shown(names[1])} do not share their {names[2]}; {_ALONE}."
+        )

@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from lamella.errors import CheckpointError
+from lamella.errors import CheckpointError, shown
 
 __all__ = ["branch_record", "plain", "tensor_of"]
 
@@ -37,7 +37,7 @@ def _plain(value: Any, where: str, depth: int, budget: list[int]) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item, where, depth - 1, budget) for item in value]
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {key: _plain(item, f"{where}.{key[:40]}", depth - 1, budget) for key, item in value.items()}
+        return {key: _plain(item, f"{where}.{shown(key, 40)}", depth - 1, budget) for key, item in value.items()}
     raise CheckpointError(f"{where[:200]}: holds a {type(value).__name__}, no plain value; use deepmd-kit for it.")
 
 

@@ -16,6 +16,7 @@ from lamella.formats.deepmd.translator import (
     Place,
     Table,
     Translator,
+    built,
     network_names,
     read_options,
     write_options,
@@ -65,7 +66,7 @@ _DESCRIPTOR: Final = Table(
 
 
 def _read(section: dict[str, Any], place: Place) -> SeAConfig:
-    return SeAConfig(**read_options(_DESCRIPTOR, section, place))
+    return built(SeAConfig, read_options(_DESCRIPTOR, section, place))
 
 
 def _write(config: SeAConfig, elements: tuple[str, ...]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from lamella.errors import CheckpointError
+from lamella.errors import CheckpointError, shown
 from lamella.formats.deepmd.model import translator_of
 from lamella.formats.deepmd.translator import Block, network_names
 from lamella.models.potential import ModelConfig
@@ -22,6 +22,7 @@ __all__ = [
     "DESCRIPTOR",
     "FITTING",
     "OUT_BIAS",
+    "OUT_STD",
     "TYPE_BIAS",
     "UNUSED",
     "branch_tensors",
@@ -31,6 +32,7 @@ __all__ = [
     "head_names",
     "head_to",
     "same",
+    "taken",
 ]
 
 DESCRIPTOR: Final = "atomic_model.descriptor."
@@ -40,7 +42,9 @@ TYPE_BIAS: Final = f"{FITTING}bias_atom_e"
 
 DEFAULT_FPARAM: Final = f"{FITTING}default_fparam_tensor"
 
-UNUSED: Final = ("min_nbor_dist", "atomic_model.out_std")
+OUT_STD: Final = "atomic_model.out_std"
+
+UNUSED: Final = ("min_nbor_dist", OUT_STD)
 """Tensors that no energy depends on: kept for the way back."""
 
 _ORDER = (
@@ -61,8 +65,26 @@ def branch_tensors(state: Mapping[str, Tensor], branch: str, source: str) -> dic
     for key in [key for key in found if "._networks." in key]:
         copy, first = found.pop(key), found.get(key.replace("._networks.", ".networks."))
         if first is None or not same(copy, first):
-            raise CheckpointError(f"{source}: tensor {prefix}{key} differs from its other copy; copy the file again.")
+            raise CheckpointError(f"{source}: tensor {shown(prefix + key, 160)} differs from its other copy; copy it again.")
     return found
+
+
+def taken(found: dict[str, Tensor], key: str, source: str, shape: tuple[int, ...] | None = None) -> Tensor:
+    """A tensor of a branch, taken out of ``found``.
+
+    Raises:
+        CheckpointError: it is missing, or of another shape than ``shape``.
+    """
+    value = found.pop(key, None)
+    if value is None:
+        raise CheckpointError(
+            f"{source}: tensor {key} is missing, which its configuration asks for; they do not belong together: copy it again."
+        )
+    if shape is not None and value.shape != shape:
+        raise CheckpointError(
+            f"{source}: tensor {key} has shape {tuple(value.shape)}, its configuration says {shape}; copy it again."
+        )
+    return value
 
 
 def same(a: Tensor, b: Tensor) -> bool:
@@ -79,16 +101,15 @@ def descriptor_from(
     """Our backbone tensors from a branch, whose descriptor tensors are taken out of ``found``.
 
     Raises:
-        CheckpointError: a tensor is unknown, or holds what lamella does not run.
+        CheckpointError: a tensor is missing or unknown, or holds what lamella does not run.
     """
     backbone = config.backbone
     translator = translator_of(backbone)
     ours: dict[str, Tensor] = {}
     for name, key in translator.names(backbone, elements).items():
-        if DESCRIPTOR + key in found:
-            ours[f"backbone.{name}"] = found.pop(DESCRIPTOR + key)
+        ours[f"backbone.{name}"] = taken(found, DESCRIPTOR + key, source)
     for module, block in translator.blocks(backbone, elements).items():
-        mean, std = (found.pop(f"{DESCRIPTOR}{block.prefix}.{leaf}") for leaf in ("mean", "stddev"))
+        mean, std = (taken(found, f"{DESCRIPTOR}{block.prefix}.{leaf}", source) for leaf in ("mean", "stddev"))
         ours |= _statistics_from(mean, std, f"backbone.{module}", block, len(elements), source)
     for key in translator.empty(backbone, elements):
         if found.pop(DESCRIPTOR + key, torch.empty(0)).numel():
@@ -99,7 +120,7 @@ def descriptor_from(
     unknown = next((key for key in found if key.startswith(DESCRIPTOR)), None)
     if unknown is not None:
         raise CheckpointError(
-            f"{source}: tensor {unknown[:120]} is not one of a {translator.kinds[0]} model that lamella runs."
+            f"{source}: tensor {shown(unknown, 120)} is not one of a {translator.kinds[0]} model that lamella runs."
         )
     return ours
 
@@ -119,6 +140,8 @@ def _statistics_from(mean: Tensor, std: Tensor, module: str, block: Block, n_spe
             )
     if not same(std[:, 0, 1:], std[:, 0, 1:2].expand(-1, 3)):
         raise CheckpointError(f"{where}.stddev differs between neighbour slots or directions; use deepmd-kit for it.")
+    if (std[:, 0] <= 0).any():
+        raise CheckpointError(f"{where}.stddev holds a number that is not above 0, and rows are divided by it; retrain it.")
     if mean[:, 0, 1:].any():
         raise CheckpointError(
             f"{where}.mean is not zero for x, y or z, so energies would depend on orientation; retrain it."
@@ -169,13 +192,13 @@ def head_from(
     """Our tensors of one head from a branch, whose fitting tensors are taken out of ``found``.
 
     Raises:
-        CheckpointError: a tensor is unknown.
+        CheckpointError: a tensor is missing or unknown.
     """
-    ours = {name: found.pop(key) for name, key in head_names(config, elements, position).items() if key in found}
+    ours = {name: taken(found, key, source) for name, key in head_names(config, elements, position).items()}
     unknown = next((key for key in found if key.startswith(FITTING)), None)
     if unknown is not None:
-        raise CheckpointError(f"{source}: tensor {unknown[:120]} is not one of an energy model that lamella runs.")
-    if ours and not config.head.frame_params:
+        raise CheckpointError(f"{source}: tensor {shown(unknown, 120)} is not one of an energy model that lamella runs.")
+    if not config.head.frame_params:
         nothing = next(iter(ours.values())).new_zeros(0)
         ours |= {f"heads.{position}.frame_mean": nothing, f"heads.{position}.frame_inv_std": nothing.clone()}
     return ours

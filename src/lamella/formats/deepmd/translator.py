@@ -14,9 +14,11 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
-from lamella.errors import CheckpointError
+from pydantic import BaseModel
+
+from lamella.errors import CheckpointError, shown
 
 __all__ = [
     "OFF",
@@ -29,6 +31,7 @@ __all__ = [
     "Place",
     "Table",
     "Translator",
+    "built",
     "choice",
     "dense_names",
     "network_names",
@@ -46,6 +49,9 @@ OFF: Final[tuple[Any, ...]] = (None, [], (), {}, "", False)
 """Values that switch an option off."""
 
 _SAME: Final = object()
+
+
+Config = TypeVar("Config", bound=BaseModel)
 
 
 class Place(NamedTuple):
@@ -175,6 +181,21 @@ def write_options(table: Table, config: Any, elements: tuple[str, ...]) -> dict[
     return {option.key: (option.codec or PLAIN).write(getattr(config, option.field), elements) for option in table.options}
 
 
+def built(kind: type[Config], fields: Mapping[str, Any]) -> Config:
+    """A configuration of foreign values: an integer is no text, no truth value and no 2.0 here.
+
+    Raises:
+        pydantic.ValidationError: a value of another type, or out of range.
+    """
+    return kind.model_validate({name: _tupled(value) for name, value in fields.items()}, strict=True)
+
+
+def _tupled(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tupled(item) for key, item in value.items()}
+    return tuple(_tupled(item) for item in value) if isinstance(value, list) else value
+
+
 def refuse(key: str, value: Any, place: Place) -> None:
     """Say that lamella does not run an option.
 
@@ -183,7 +204,7 @@ def refuse(key: str, value: Any, place: Place) -> None:
     """
     # reprlib: a hostile value may be nested without end
     raise CheckpointError(
-        f"{place.where}.{key[:80]} = {reprlib.repr(value)} is not something lamella runs; use deepmd-kit for it."
+        f"{place.where}.{shown(key)} = {reprlib.repr(value)} is not something lamella runs; use deepmd-kit for it."
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +22,7 @@ from lamella.formats.deepmd.tensors import (
     DEFAULT_FPARAM,
     FITTING,
     OUT_BIAS,
+    OUT_STD,
     TYPE_BIAS,
     descriptor_to,
     head_to,
@@ -31,7 +31,9 @@ from lamella.models.potential import Potential
 
 __all__ = ["slots_of", "state_from_potential", "write"]
 
-_NAME: Final = re.compile(r"[A-Za-z0-9_+-]+")
+_TAKEN: Final = frozenset(dir(torch.nn.ModuleDict()))
+"""Names that PyTorch's dictionary of modules, in which deepmd-kit keeps its branches, has for itself."""
+
 _PARTS: Final = ("descriptor", "fitting_net")
 
 
@@ -77,7 +79,8 @@ def state_from_potential(potential: Potential) -> dict[str, Any]:
     heads = [head_to(ours, config, elements, k, dtypes[1]) for k in range(len(potential.heads))]
     state: dict[str, Any] = {}
     for index, branch in enumerate(branches):
-        own = _own_tensors(potential, index, record.get("branches", {}).get(branch, {}), dtypes[1])
+        noted = record.get("branches", {})
+        own = _own_tensors(potential, index, noted.get(branch) or noted.get(potential.tasks[index], {}), dtypes[1])
         tensors = own | descriptor | heads[index if len(heads) > 1 else 0]
         state |= {f"model.{branch}.{name}": value for name, value in tensors.items()}
     state["_extra_state"] = {
@@ -119,12 +122,14 @@ def _params(
     known = stored.get("model_dict", {})
     fresh = model_params(potential.config, potential.elements, (precision["descriptor"], precision["fitting_net"]))
     if len(potential.tasks) == 1 and tuple(known) != potential.tasks:
-        own = _kept_params(stored, potential, precision, record) or fresh
+        section = known.get(potential.tasks[0], stored)  # one branch of many, or the only one
+        own = _kept_params(section, potential, precision, record) or fresh
         return _with_task(own, potential.tasks[0]), ("Default",)
     for task in potential.tasks:
-        if not _NAME.fullmatch(task):
+        if not task or "." in task or task in _TAKEN:
             raise CheckpointError(
-                f"task {task!r}: deepmd-kit takes letters, digits, + - _ in the name of a branch; rename the task."
+                f"task {task!r}: PyTorch takes no dot, no empty word and none of its own (train, type, keys, …) as the name "
+                "of a branch of deepmd-kit; rename the task."
             )
     branches = {task: _kept_params(known.get(task, {}), potential, precision, record) or fresh for task in potential.tasks}
     if tuple(known) == potential.tasks and not any(section is fresh for section in branches.values()):
@@ -162,7 +167,7 @@ def _own_tensors(potential: Potential, index: int, kept: Mapping[str, Any], dtyp
     head, n_species = potential.config.head, len(potential.elements)
     tensors = {
         "min_nbor_dist": torch.tensor(-1.0, dtype=torch.float64),
-        "atomic_model.out_std": torch.ones(1, n_species, 1, dtype=torch.float64),
+        OUT_STD: torch.ones(1, n_species, 1, dtype=torch.float64),
         OUT_BIAS: potential.baseline[index].detach().cpu().reshape(1, n_species, 1).clone(),
         TYPE_BIAS: torch.zeros(n_species, 1, dtype=torch.float64),
     }

@@ -19,6 +19,7 @@ counts, since a jump at the cutoff itself is in all of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -143,7 +144,7 @@ def _effect(with_edge: _Jet, without: _Jet) -> np.ndarray:
 def _constants(subject: Subject, path: _Path, shell: Shell) -> np.ndarray:
     """K₀, K₁, K₂ of the edge between probe and atom 1; 0 where no graph can do without that edge alone."""
     full = subject.model.graph_spec
-    if shell.end not in (full.cutoff, full.short_cutoff):
+    if not any(math.isclose(shell.end, end) for end in (full.cutoff, full.short_cutoff)):
         return np.zeros(3)
 
     def without(r: float) -> GraphSpec:

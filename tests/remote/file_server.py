@@ -1,4 +1,4 @@
-"""A small web server on this machine that serves one file, in the ways hosts do and should not."""
+"""A small web server on this machine that serves a file or a few, in the ways hosts do and should not."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ class Host:
     hold: threading.Event | None = None
     """Answers wait for this in the middle."""
     begun: threading.Event = field(default_factory=threading.Event)
+    kind: str | None = None
+    """Content-Type."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """Files by path, without the leading slash; any other path gives ``content``."""
     asked: list[dict[str, str]] = field(default_factory=list)
     """Headers of each request."""
     sent: int = 0
@@ -35,6 +39,9 @@ class Host:
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         self.asked.append(dict(request.headers))
+        if self.files:
+            name = request.path.lstrip("/")
+            self.status, self.content = (200, self.files[name]) if name in self.files else (404, b"")
         if self.redirect:
             request.send_response(302)
             request.send_header("Location", self.redirect)
@@ -59,6 +66,8 @@ class Host:
         request.send_response(206 if start else 200)
         if start:
             request.send_header("Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}")
+        if self.kind:
+            request.send_header("Content-Type", self.kind)
         if self.etag:
             request.send_header("ETag", self.etag)
         if not self.chunked:
@@ -97,7 +106,7 @@ def serving(host: Host) -> Iterator[Host]:
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
-    host.url = f"http://127.0.0.1:{server.server_port}/model.pt"
+    host.url = f"http://127.0.0.1:{server.server_port}/" + ("" if host.files else "model.pt")
     try:
         yield host
     finally:

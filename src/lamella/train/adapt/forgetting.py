@@ -1,0 +1,87 @@
+"""What a fine-tuned model still knows: errors on the tasks of the model it started from, before and after."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from lamella.errors import LamellaError
+from lamella.formats.load import load
+from lamella.train.adapt.gate import SHOWN
+from lamella.train.adapt.judge import judge, of_known_elements, some_frames
+from lamella.train.paths import open_data
+from lamella.train.state import write_file
+
+__all__ = ["FORGETTING", "forgetting", "forgetting_lines"]
+
+FORGETTING: Final = "forgetting.json"
+
+
+def forgetting(run: str | Path, device: str | None = None) -> dict[str, Any]:
+    """Measure the run's best model on the frames on which the loaded one was measured, and write ``run/forgetting.json``.
+
+    Returns:
+        By task of the model it started from: ``frames``, ``paths``, ``before`` and ``after`` (RMSE by label, eV/atom and
+        eV/Å). Empty where no frames of these tasks are at hand, and for a run that started from no model.
+
+    Raises:
+        CheckpointError: the run has saved no model.
+    """
+    potential = load(run, device)
+    start = potential.metadata.get("start")
+    if not isinstance(start, dict):
+        return {}
+    limit = int(_recipe(potential.metadata).get("start", {}).get("frames", 256))
+    known = [
+        number
+        for number, symbol in zip(potential.numbers, potential.elements, strict=True)
+        if symbol not in start["added_elements"]
+    ]
+    found: dict[str, Any] = {}
+    for name, entry in start["sources"].items():
+        if name not in potential.tasks:
+            continue
+        try:
+            frames = some_frames(of_known_elements(open_data(entry["paths"]), known), limit, 0)
+        except LamellaError:
+            continue  # moved or removed since: the report says what it has
+        if len(frames) == entry["frames"]:
+            found[name] = {**entry, "after": judge(potential, frames, name).errors()}
+    write_file(Path(run) / FORGETTING, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    return found
+
+
+def forgetting_lines(found: Mapping[str, Any]) -> list[str]:
+    """A table for a person: a line for each task and label."""
+    if not found:
+        return []
+    rows = [
+        (
+            name,
+            f"{letter}",
+            f"{1e3 * entry['before'][label]:.4g}",
+            f"{1e3 * entry['after'][label]:.4g}",
+            _change(entry, label),
+            unit,
+        )
+        for name, entry in found.items()
+        for label, (letter, unit) in SHOWN.items()
+        if label in entry["before"] and label in entry["after"]
+    ]
+    width = max(len(row[0]) for row in rows) if rows else 0
+    lines = ["forgetting: errors on tasks of the model it started from, before and after"]
+    for name, letter, before, after, change, unit in rows:
+        lines.append(f"  {name:<{width}}  {letter}  {before:>8} -> {after:>8} {unit:<9} {change}")
+    return lines
+
+
+def _change(entry: Mapping[str, Any], label: str) -> str:
+    before, after = entry["before"][label], entry["after"][label]
+    return f"× {after / before:.2f}" if before > 0 else ""
+
+
+def _recipe(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+    recipe = metadata.get("recipe")
+    return recipe if isinstance(recipe, dict) else {}

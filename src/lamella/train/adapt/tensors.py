@@ -1,0 +1,67 @@
+"""Which tensors of a started model are the loaded ones: by comparing them, not by trusting how it was made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lamella.models.potential import Potential
+
+__all__ = ["Fates", "fates"]
+
+
+@dataclass(frozen=True)
+class Fates:
+    """What became of the parameters.
+
+    Attributes:
+        loaded: names that hold a tensor of the loaded model, to the last bit (in the run's dtype).
+        grown: names whose tensor is larger than the loaded one, and how many of its numbers are new.
+        new: names whose tensor is not in the loaded model.
+        dropped: names of the loaded model that are gone.
+        numbers: in all that were loaded.
+    """
+
+    loaded: tuple[str, ...]
+    grown: dict[str, int]
+    new: tuple[str, ...]
+    dropped: tuple[str, ...]
+    numbers: int
+
+
+def fates(potential: Potential, source: Potential, dtype: str) -> Fates:
+    """Compare a started model with the loaded one."""
+    kind = torch.float32 if dtype == "float32" else torch.float64
+    old = {name: _plain(value.to(kind)) for name, value in source.named_parameters()}
+    by_content: dict[bytes, list[str]] = {}
+    for name, value in old.items():
+        by_content.setdefault(_key(name, value), []).append(name)
+    used: set[str] = set()
+    loaded, grown, new, numbers = [], {}, [], 0
+    for name, parameter in potential.named_parameters():
+        value = _plain(parameter)
+        same = by_content.get(_key(name, value))
+        before = old.get(name)
+        if same is not None:
+            loaded.append(name)
+            numbers += value.numel()
+            used.update(same)
+        elif before is not None and before.shape[1:] == value.shape[1:] and len(before) < len(value):
+            grown[name] = value.numel() - before.numel()
+            numbers += before.numel()
+            used.add(name)
+        else:
+            new.append(name)
+    dropped = tuple(name for name in old if name not in used)
+    return Fates(tuple(loaded), grown, tuple(new), dropped, numbers)
+
+
+def _plain(value: Tensor) -> Tensor:
+    return value.detach().cpu().contiguous()
+
+
+def _key(name: str, value: Tensor) -> bytes:
+    """Content, shape and the last word of the name."""
+    return f"{name.rpartition('.')[2]}{tuple(value.shape)}".encode() + value.numpy().tobytes()

@@ -1,0 +1,1 @@
+"""Studies: many short trainings, one question; a table, a picture, and the recipes that reproduce them."""

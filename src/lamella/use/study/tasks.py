@@ -1,0 +1,217 @@
+"""Single- against multi-task training at equal effective steps (DPA-2 paper, Table S3), and zero-shot (Table 2).
+
+A multi-task training of S steps with n tasks a step draws a task of weight w in about w/Σw × n × S of them: so many steps its
+single-task training gets, with the same batches, model and schedule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ase.data import chemical_symbols
+from pydantic import BaseModel, ConfigDict, Field
+
+from lamella.data.keys import LabelKeys
+from lamella.errors import RecipeError, nearest
+from lamella.train.paths import Paths
+from lamella.train.prepare import open_tasks
+from lamella.train.recipe import Recipe, checked_recipe, recipe_content, set_key
+from lamella.use.study.chart import Line, Panel
+from lamella.use.study.config import Source, StudyConfig, content_of, finished, short_run
+from lamella.use.study.report import QUANTITIES, Report, failures, spread
+from lamella.use.study.trial import Outcome, Study, Trial, slug
+from lamella.use.table.averages import log_weighted, weighted
+from lamella.use.table.config import SetConfig
+
+__all__ = ["TasksConfig", "report_tasks", "tasks_study"]
+
+SINGLE = "single-task"
+
+
+class Downstream(BaseModel):
+    """Frames with labels of another source, for zero-shot errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    data: Paths
+    task: str
+    """Task of the recipe that answers: of a multi-task model its head, of the single-task models the one of that task."""
+    weight: float = Field(1.0, ge=0)
+    keys: LabelKeys = LabelKeys()
+    fit: Paths | None = None
+    """Frames to which energies per element are refitted; null takes those of the set."""
+
+
+class TasksConfig(StudyConfig):
+    """``lamella study tasks``."""
+
+    recipe: Source
+    """Of the multi-task training, with all its tasks and weights."""
+    test: dict[str, Paths]
+    """Test frames by task."""
+    variants: dict[str, tuple[str, ...]] = Field({"multi-task": ()}, min_length=1)
+    """Multi-task models, and what sets each apart: ``dataset encoding: [model.head.task_dim=8]``."""
+    single: bool = True
+    """Whether each task is trained alone too."""
+    downstream: dict[str, Downstream] = {}
+
+
+def tasks_study(config: TasksConfig, folder: Path) -> Study:
+    """The multi-task models, a single-task model per task, and what each is judged by."""
+    variants = {name: _recipe(config, choices) for name, choices in config.variants.items()}
+    first = next(iter(variants.values()))
+    _check(config, first)
+    sets = {name: _row(config, first, name) for name in config.test}
+    for name, down in config.downstream.items():
+        content = {"data": down.data, "weight": down.weight, "keys": down.keys, "task": down.task, "fit": down.fit}
+        sets[name] = SetConfig.model_validate(content)
+    trials = []
+    for seed in config.seeds:
+        for name, recipe in variants.items():
+            trials += _trials(config, name, tuple(config.test), _seeded(recipe, seed), None)
+        for task in config.test if config.single else ():
+            if first.tasks[task].weight > 0:
+                trials += _trials(config, SINGLE, (task,), alone(_seeded(first, seed), task), task)
+    return Study(trials, sets)
+
+
+def alone(recipe: Recipe, task: str) -> Recipe:
+    """The single-task recipe of one task, with the steps that the multi-task training would give it."""
+    content = recipe_content(recipe)
+    total = sum(each.weight for each in recipe.tasks.values())
+    share = recipe.tasks[task].weight / total
+    steps = max(1, round(share * recipe.training.tasks_per_step * recipe.training.steps))
+    content["tasks"] = {task: content["tasks"][task] | {"weight": 1.0}}
+    content["training"] |= short_run(steps, content["training"]) | {"tasks_per_step": 1}
+    content["schedule"]["warmup_steps"] = min(content["schedule"]["warmup_steps"], steps // 10)
+    content["model"]["head"] |= {"task_dim": 0, "shared": False}
+    return checked_recipe(content, f"single-task recipe of {task}")
+
+
+def report_tasks(config: TasksConfig, outcomes: Sequence[Outcome]) -> Report:
+    """Table S3, then Table 2."""
+    series = list(dict.fromkeys(outcome.trial.series for outcome in outcomes))
+    quantities = [q for q in QUANTITIES if any(q in scores for o in outcomes for scores in o.scores.values())]
+    weights = _weights(outcomes)
+    rows = _rows(outcomes, list(config.test), series, quantities, weights)
+    down = {name: down.weight for name, down in config.downstream.items()}
+    rows += _rows(outcomes, list(down), series, quantities, down, zero_shot=True) if down else []
+    panels = [
+        _panel(outcomes, names, series, quantity, (title, row))
+        for row, (names, title) in enumerate(((list(config.test), "own test frames"), (list(down), "zero-shot")))
+        if names
+        for quantity in quantities[:2]
+    ]
+    said = ["Single-task trainings make weight/Σweights × tasks a step × steps of the multi-task one."]
+    sizes = {o.trial.series: o.facts["parameters"] for o in outcomes if "parameters" in o.facts}
+    said.append("Parameters: " + ", ".join(f"{name} {size:,.0f}" for name, size in sizes.items()) + ".")
+    if down:
+        said.append("Zero-shot errors are taken after energies per element are refitted; std is what these leave of the labels.")
+    return Report("Single- and multi-task training", rows, panels, [*said, *failures(outcomes)])
+
+
+def _recipe(config: TasksConfig, choices: Sequence[str]) -> Recipe:
+    content = content_of(config.recipe)
+    for override in choices:
+        set_key(content, override)
+    training = content.setdefault("training", {})
+    training |= short_run(config.steps, training)
+    recipe = finished(content, config, config.recipe.recipe)
+    if recipe.elements is not None:
+        return recipe
+    # single-task models know all elements too, as in the paper: zero-shot they meet some they were not trained on
+    numbers = {number for task in open_tasks(recipe).values() for number in task.numbers}
+    content = recipe_content(recipe) | {"elements": [chemical_symbols[number] for number in sorted(numbers)]}
+    return checked_recipe(content, config.recipe.recipe)
+
+
+def _seeded(recipe: Recipe, seed: int) -> Recipe:
+    return recipe.model_copy(update={"seed": seed})
+
+
+def _check(config: TasksConfig, recipe: Recipe) -> None:
+    for key, name in [*(("test", name) for name in config.test), *(("downstream", d.task) for d in config.downstream.values())]:
+        if name not in recipe.tasks:
+            raise RecipeError(f"{key}: the recipe has no task {name!r}{nearest(name, recipe.tasks)}; correct the name.")
+    both = set(config.test) & set(config.downstream)
+    if both:
+        raise RecipeError(f"downstream.{min(both)}: a task has that name; choose another for the set.")
+
+
+def _row(config: TasksConfig, recipe: Recipe, name: str) -> SetConfig:
+    task = recipe.tasks[name]
+    return SetConfig(data=config.test[name], keys=task.keys, weight=task.weight, baseline="keep")
+
+
+def _trials(config: TasksConfig, series: str, own: tuple[str, ...], recipe: Recipe, task: str | None) -> list[Trial]:
+    """A training, judged by its own sets, and again zero-shot by those that its tasks answer for."""
+    label = "-".join(slug(part) for part in (series, task, f"s{recipe.seed}") if part is not None)
+    values = {"steps": recipe.training.steps, "seed": recipe.seed}
+    found = [Trial(label, series, values, own, recipe)]
+    for name, down in config.downstream.items():
+        if task is None or down.task == task:
+            on = f"{label}-on-{slug(name)}"
+            found.append(Trial(on, series, values, (name,), recipe, task=down.task, zero_shot=True, run=label))
+    return found
+
+
+def _weights(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """Of the tasks, as the multi-task recipe has them."""
+    recipe = next(o.trial.recipe for o in outcomes if o.trial.recipe is not None and o.trial.series != SINGLE)
+    return {name: task.weight for name, task in recipe.tasks.items()}
+
+
+def _mean(outcomes: Sequence[Outcome], series: str, name: str, quantity: str) -> float | None:
+    """Over seeds."""
+    errors = [o.rmse(name, quantity) for o in outcomes if o.trial.series == series and name in o.trial.sets]
+    known = [error for error in errors if error is not None]
+    return spread(known)[0] if known else None
+
+
+def _rows(
+    outcomes: Sequence[Outcome],
+    names: Sequence[str],
+    series: Sequence[str],
+    quantities: Sequence[str],
+    weights: Mapping[str, float],
+    zero_shot: bool = False,
+) -> list[dict[str, Any]]:
+    """A line per set, and their averages."""
+    steps = {o.trial.sets[0]: o.trial.values["steps"] for o in outcomes if o.trial.series == SINGLE}
+    std = {name: found for o in outcomes for name, found in o.std.items()}
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        row: dict[str, Any] = {"set": f"{name}, zero-shot" if zero_shot else name, "weight": weights[name]}
+        row["single-task steps"] = None if zero_shot else steps.get(name)
+        for quantity in quantities:
+            heading, factor = QUANTITIES[quantity]
+            level = std.get(name, {}).get(quantity)
+            row[f"{heading}: std"] = None if level is None else factor * level
+            for each in series:
+                mean = _mean(outcomes, each, name, quantity)
+                row[f"{heading}: {each}"] = None if mean is None else factor * mean
+        rows.append(row)
+    for kind, average in (("WARMSE", weighted), ("log-weighted", log_weighted)):
+        total: dict[str, Any] = {"set": f"{kind}, zero-shot" if zero_shot else kind, "weight": sum(weights[n] for n in names)}
+        total["single-task steps"] = None
+        for heading in list(rows[0])[3:]:
+            shared = [row for row in rows if all(row[h] is not None for h in row if h.startswith(heading.split(":")[0]))]
+            total[heading] = None
+            if any(row["weight"] for row in shared):
+                total[heading] = average([row[heading] for row in shared], [row["weight"] for row in shared])
+        rows.append(total)
+    return rows
+
+
+def _panel(
+    outcomes: Sequence[Outcome], names: Sequence[str], series: Sequence[str], quantity: str, place: tuple[str, int]
+) -> Panel:
+    heading, factor = QUANTITIES[quantity]
+    lines = []
+    for each in series:
+        pairs = [(name, _mean(outcomes, each, name, quantity)) for name in names]
+        known = [(name, factor * mean) for name, mean in pairs if mean is not None]
+        lines.append(Line(each, [name for name, _ in known], [mean for _, mean in known], style="apart"))
+    return Panel(place[0], "", heading, lines, place[1])
