@@ -230,7 +230,9 @@ def markdown(tests: Sequence[dict[str, Any]], downstream: Sequence[dict[str, Any
     for row in tests:
         virial = [row["virial_rmse"], row["virial_std"]]
         numbers = [row[f"{q}_{k}"] for q in ("energy", "forces") for k in ("rmse", "mae", "std")] + virial
-        where = row["set"].replace("_unseen", ", unseen") + (", in range" if row["kind"] == "in range" else "")
+        where = row["set"].replace("_unseen_compositions", ", unseen compositions") + (
+            ", in range" if row["kind"] == "in range" else ""
+        )
         lines.append(f"| {row['task']} | {where} | {row['frames']} | " + " | ".join(map(_number, numbers)) + " |")
     if downstream:
         lines += [

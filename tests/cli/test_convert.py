@@ -73,7 +73,36 @@ def test_ending_that_is_no_model_is_named(tmp_path):
         run(GOLDEN / "order1.pt", tmp_path / "model.pth")
 
 
-def test_branch_of_a_model_without_branches_is_named(tmp_path):
-    run(GOLDEN / "dpa3_multitask_heads.pt", tmp_path / "model")
-    with pytest.raises(InputError, match="--task takes one branch of a deepmd-kit checkpoint"):
-        run(tmp_path / "model", tmp_path / "one.pt", "--task", "pbe")
+@pytest.mark.parametrize("name", ["dpa3_multitask_heads", "dpa3_multitask_case"])
+def test_one_task_of_a_lamella_model_becomes_a_model(tmp_path, name):
+    run(GOLDEN / f"{name}.pt", tmp_path / "model")
+    run(tmp_path / "model", tmp_path / "one.pt", "--task", "scan")
+    assert load(tmp_path / "one.pt").tasks == ("scan",)
+    assert max(disagreements(load(tmp_path / "one.pt"), name, "scan").values()) < 1e-10
+    with pytest.raises(InputError, match=r"no task 'scam' \(did you mean 'scan'\?\)"):
+        run(tmp_path / "model", tmp_path / "none.pt", "--task", "scam")
+
+
+def test_what_is_read_is_never_written_over(tmp_path):
+    path = tmp_path / "model.pt"
+    path.write_bytes((GOLDEN / "order1.pt").read_bytes())
+    (tmp_path / "link.pt").symlink_to(path)
+    run(path, tmp_path / "model")
+    (tmp_path / "input.json").write_text("{}")
+    before = path.read_bytes()
+    for source, target in (("model.pt", "model.pt"), ("link.pt", "model.pt"), ("model.pt", "link.pt"), ("model", "model")):
+        with pytest.raises(InputError, match="OUT is IN, or a part of it"):
+            run(tmp_path / source, tmp_path / target, "--overwrite")
+    with pytest.raises(InputError, match="OUT is IN"):
+        run(tmp_path / "input.json", tmp_path / "input.json", "--overwrite")
+    assert path.read_bytes() == before
+
+
+def test_state_of_an_optimiser_that_stays_behind_is_said(tmp_path):
+    content = torch.load(GOLDEN / "order1.pt", weights_only=True)
+    assert "is not carried over" not in run(GOLDEN / "frozen.pth", tmp_path / "frozen")
+    torch.save({"model": content["model"], "optimizer": {"state": {}}}, tmp_path / "in.pt")
+    assert "the optimiser in" in run(tmp_path / "in.pt", tmp_path / "model")
+    assert "is not carried over" not in run(tmp_path / "model", tmp_path / "out.pt")
+    (tmp_path / "model" / "trainer.pt").write_bytes(b"")
+    assert "is not carried over" in run(tmp_path / "model", tmp_path / "out2.pt")

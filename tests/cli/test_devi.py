@@ -13,12 +13,12 @@ import pytest
 from ase.io import read, write
 from typer.testing import CliRunner, Result
 
-from remote.file_server import Host, serving
 from golden_models import GOLDEN
 from lamella import cli
 from lamella.errors import LamellaError
 from lamella.formats.published import PUBLISHED
 from lamella.models.bundle import save_model
+from remote.file_server import Host, serving
 from use.small import dimer, labelled, small_model, water_box
 
 
@@ -92,6 +92,8 @@ def test_devi_takes_a_task_for_each_model_or_for_all(command):
     several = command("devi", "both@pbe", "both@scan", "few.extxyz", "--json")
     assert json.loads(several.stdout)["tasks"] == ["pbe", "scan"]
     assert "pbe, scan" in refused(command("devi", "a", "both", "few.extxyz"))
+    assert "both has several tasks, pbe, scan: write" in (said := refused(command("devi", "a", "both", "few.extxyz")))
+    assert "both@TASK, or give --task TASK" in said
     assert "no task 'hse'" in refused(command("devi", "a", "both@hse", "few.extxyz"))
     shared = command("devi", "both", "both@pbe", "few.extxyz", "--json", "--task", "scan")
     assert json.loads(shared.stdout)["tasks"] == ["scan", "pbe"]
@@ -201,5 +203,6 @@ def test_fetch_to_another_folder_from_another_address(command, host, tmp_path):
 def test_fetch_says_what_went_wrong(command, host):
     host.status = 404
     assert "it answers 404" in refused(command("models", "fetch", "DPA-3.1-3M"))
-    assert "did you mean the published model 'DPA-3.1-3M'" in refused(command("models", "fetch", "dpa-3.1-3m"))
+    for near in ("dpa-3.1-3m", "DPA-3.1"):
+        assert "did you mean the published model 'DPA-3.1-3M'" in refused(command("models", "fetch", near))
     assert "no address" in refused(command("models", "fetch", "DPA-3.1-3M", "--from", "here"))

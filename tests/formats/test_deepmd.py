@@ -189,7 +189,7 @@ def test_other_fitting_is_refused_by_name(tmp_path):
         ("edge_embd.bias", lambda t: t.new_zeros(7), "backbone.edge_init.bias has shape"),
         ("edge_embd.bias", lambda t: t * float("nan"), "backbone.edge_init.bias contains NaN"),
         ("edge_embd.bias", lambda t: t.float(), "backbone.edge_init.bias is torch.float32"),
-        ("edge_embd.bias", lambda _: None, "misses backbone.edge_init.bias"),
+        ("edge_embd.bias", lambda _: None, r"tensor atomic_model\.descriptor\.repflows\.edge_embd\.bias is missing"),
         ("edge_embd.bias", lambda _: "text", "is no tensor"),
         ("layers.0.node_self_mlp.matrix", lambda t: t[:1, :1].clone().expand(6, 6), r"claims shape \(6, 6\) of 1 stored"),
         ("mean", lambda t: t + 1, "repflows.mean is not zero"),
@@ -305,8 +305,9 @@ def crowd(count, radius):
 def test_more_neighbours_than_slots_warns_once_that_deepmd_kit_differs(count, radius, slots):
     model = read(GOLDEN / "reference_defaults.pt")
     graph = model.graph([crowd(count, radius)])
-    with pytest.warns(UserWarning, match=f"{slots}: deepmd-kit drops the farthest there, lamella keeps them all"):
+    with pytest.warns(UserWarning, match=f"{slots}: deepmd-kit drops the farthest there, lamella keeps them all") as caught:
         model(graph)
+    assert caught[0].filename == __file__, "the caller's line"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model(graph)

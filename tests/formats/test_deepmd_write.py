@@ -16,6 +16,7 @@ from lamella.models.bundle import load_model, save_model
 from lamella.models.dpa1 import DPA1Config
 from lamella.models.dpa2 import DPA2Config, RepinitConfig, ThreeBodyConfig
 from lamella.models.dpa3 import DPA3Config
+from lamella.models.extend import only_tasks
 from lamella.models.heads import HeadConfig
 from lamella.models.potential import ModelConfig, Potential
 from lamella.models.se_a import SeAConfig
@@ -232,7 +233,10 @@ def test_branches_that_one_file_stores_once_share_their_head(tmp_path):
     ("config", "tasks", "message"),
     [
         (ModelConfig(backbone=SMALL, head=HEAD.model_copy(update={"subtract_vacuum": ("O",)})), ("a",), "subtract_vacuum"),
-        (ModelConfig(backbone=SMALL, head=HEAD), ("a.b", "c"), "task 'a.b': deepmd-kit takes letters"),
+        *(
+            (ModelConfig(backbone=SMALL, head=HEAD), (name, "c"), f"task '{name}': PyTorch takes")
+            for name in ("a.b", "", "train")
+        ),
         (ModelConfig(backbone=SMALL.model_copy(update={"angle_sel": 61}), head=HEAD), ("a",), r"angle_sel \(61\)"),
     ],
 )
@@ -240,6 +244,26 @@ def test_what_deepmd_kit_has_not_is_refused_by_name(tmp_path, config, tasks, mes
     with pytest.raises(CheckpointError, match=message):
         write(Potential(config, ("O", "H"), tasks), tmp_path / "model.pt")
     assert not list(tmp_path.iterdir())
+
+
+def test_names_that_deepmd_kit_takes_are_written(tmp_path):
+    names = ("PBE/def2", "r2SCAN x", "é:1")
+    assert all(torch.nn.ModuleDict({name: torch.nn.Identity()}) for name in names)
+    model = Potential(ModelConfig(backbone=SMALL, head=HEAD), ("O", "H"), names)
+    write(model, tmp_path / "model.pt")
+    assert read(tmp_path / "model.pt").tasks == names
+
+
+def test_one_branch_keeps_what_deepmd_kit_alone_uses(tmp_path):
+    content = torch.load(GOLDEN / "dpa3_multitask_heads.pt", weights_only=True)
+    content["model"]["model.scan.min_nbor_dist"] = torch.tensor(0.875, dtype=torch.float64)
+    torch.save(content, tmp_path / "in.pt")
+    whole = read(tmp_path / "in.pt")
+    for alone in (read(tmp_path / "in.pt", "scan"), only_tasks(whole, ["scan"])):
+        state = state_from_potential(alone)
+        assert state["model.Default.min_nbor_dist"] == 0.875
+        params, want = state["_extra_state"]["model_params"], content["model"]["_extra_state"]["model_params"]
+        assert {**params, "info": None} == {**want["model_dict"]["scan"], "info": None}
 
 
 def test_file_appears_whole_or_not_at_all(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import struct
 import time
 import zipfile
@@ -11,6 +12,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from ase.data import chemical_symbols
 
 from golden_models import GOLDEN
 from lamella.errors import CheckpointError
@@ -134,6 +136,93 @@ def test_number_that_is_none_is_named(tmp_path, key, value):
     content = checkpoint()
     content["model"][key].fill_(value)  # both copies of a network are one memory
     with pytest.raises(CheckpointError, match="contains NaN or infinity; use a step before"):
+        read(saved(tmp_path, content))
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0])
+def test_scale_that_is_not_above_zero_is_refused(tmp_path, factor):
+    content = checkpoint()
+    content["model"][f"{DESCRIPTOR}repflows.stddev"] *= factor
+    with pytest.raises(CheckpointError, match=r"repflows\.stddev holds a number that is not above 0"):
+        read(saved(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    ("key", "shape"),
+    [("out_bias", (2, 2, 1)), ("out_bias", (1, 3, 1)), ("out_std", (1, 2, 2)), ("fitting_net.bias_atom_e", (1, 2))],
+)
+def test_bias_of_another_shape_is_named(tmp_path, key, shape):
+    content = checkpoint()
+    content["model"][f"model.Default.atomic_model.{key}"] = torch.ones(shape, dtype=torch.float64)
+    with pytest.raises(CheckpointError, match=rf"tensor atomic_model\.{key} has shape {re.escape(str(shape))}, its config"):
+        read(saved(tmp_path, content))
+
+
+@pytest.mark.parametrize("key", ["out_bias", "fitting_net.bias_atom_e", "descriptor.repflows.mean"])
+def test_missing_tensor_is_named(tmp_path, key):
+    content = checkpoint()
+    del content["model"][f"model.Default.atomic_model.{key}"]
+    with pytest.raises(CheckpointError, match=rf"tensor atomic_model\.{key} is missing"):
+        read(saved(tmp_path, content))
+
+
+def test_missing_networks_are_noticed_before_thousands_are_built(tmp_path):
+    content = checkpoint("se_a_one_side")
+    state = content["model"]
+    params = state["_extra_state"]["model_params"]
+    params["type_map"] = chemical_symbols[1:119]
+    params["descriptor"] |= {"sel": [1] * 118, "type_one_side": False}
+    state["model.Default.atomic_model.out_bias"] = torch.zeros(1, 118, 1, dtype=torch.float64)
+    state["model.Default.atomic_model.out_std"] = torch.ones(1, 118, 1, dtype=torch.float64)
+    state[f"{FITTING}bias_atom_e"] = torch.zeros(118, 1, dtype=torch.float64)
+    start = time.perf_counter()
+    with pytest.raises(CheckpointError, match=r"networks\.\d+\.layers\.0\.matrix is missing"):
+        read(saved(tmp_path, content))
+    assert time.perf_counter() - start < 2.0
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        *(("repflow", "nlayers", value) for value in ("2", 2.0, True)),
+        *(("fitting_net", "numb_fparam", value) for value in ("0", 0.0, False)),
+        *(("repflow", "e_rcut", value) for value in ("4.0", True)),
+        *(("fitting_net", "resnet_dt", value) for value in ("true", 1)),
+    ],
+)
+def test_value_of_another_type_is_refused(tmp_path, section, key, value):
+    content = checkpoint()
+    params = content["model"]["_extra_state"]["model_params"]
+    (params["descriptor"]["repflow"] if section == "repflow" else params[section])[key] = value
+    with pytest.raises(CheckpointError, match=r"configuration not understood: [a-z_]+: Input should be a valid"):
+        read(saved(tmp_path, content))
+
+
+@pytest.mark.parametrize("name", ["silut:nan", "silut:1e400", "custom_silu:-inf"])
+def test_threshold_that_is_no_number_is_refused(tmp_path, name):
+    content = checkpoint()
+    content["model"]["_extra_state"]["model_params"]["descriptor"]["activation_function"] = name
+    with pytest.raises(CheckpointError, match="threshold must be a finite number"):
+        read(saved(tmp_path, content))
+
+
+def test_control_characters_of_keys_do_not_reach_the_terminal(tmp_path):
+    content = checkpoint()
+    content["model"]["_extra_state"]["model_params"]["descriptor"]["\x1b[31mred\x07"] = "\x1b[2J"
+    with pytest.raises(CheckpointError) as caught:
+        read(saved(tmp_path, content))
+    assert r"descriptor.\x1b[31mred\x07 = '\x1b[2J'" in str(caught.value)
+    content = checkpoint()
+    content["model"]["model.Default.\x1b[31m"] = torch.zeros(1)
+    with pytest.raises(CheckpointError) as caught:
+        read(saved(tmp_path, content))
+    assert str(caught.value).isprintable()
+
+
+def test_options_that_contradict_each_other_are_said_without_ado(tmp_path):
+    content = checkpoint()
+    content["model"]["_extra_state"]["model_params"]["descriptor"]["repflow"]["a_rcut"] = 50.0
+    with pytest.raises(CheckpointError, match=r"configuration not understood: (?!:|Value error)"):
         read(saved(tmp_path, content))
 
 

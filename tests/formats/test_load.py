@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
@@ -27,6 +28,42 @@ def run(tmp_path):
     (folder / "best").write_text("step_0000100\n")
     (folder / "last").write_text("step_0000200\n")
     return folder
+
+
+def test_folder_of_deepmd_kit_names_its_latest_checkpoint(tmp_path):
+    shutil.copy(GOLDEN / "order1.pt", tmp_path / "model.ckpt-30.pt")
+    with pytest.raises(CheckpointError, match=r"deepmd-kit's checkpoints, not a model; name one: .*model\.ckpt-30\.pt$"):
+        load(tmp_path)
+    (tmp_path / "model.ckpt.pt").symlink_to("model.ckpt-30.pt")
+    with pytest.raises(CheckpointError, match=r"name one: .*model\.ckpt\.pt$"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "input.json",
+            '{"model": {}, "training": {}}',
+            r"an input of deepmd-kit, not a model\. lamella convert .*input\.json",
+        ),
+        ("other.json", "[", "a .json file, not a model"),
+        ("r.yaml", "{}", "settings, not a model; train one with: lamella train .*yaml"),
+    ],
+)
+def test_settings_are_no_model(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(CheckpointError, match=message):
+        load(tmp_path / name)
+
+
+def test_what_is_no_regular_file_is_said_to_be_none(tmp_path):
+    os.mkfifo(tmp_path / "pipe.pt")
+    (tmp_path / "loop.pt").symlink_to("loop.pt")
+    (tmp_path / "zero.pt").symlink_to("/dev/zero")
+    for name in ("pipe.pt", "loop.pt", "zero.pt"):
+        with pytest.raises(CheckpointError, match=rf"{name}: no regular file"):
+            load(tmp_path / name)
 
 
 def test_run_folder_gives_its_best_step(run):

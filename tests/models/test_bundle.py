@@ -277,3 +277,13 @@ def test_metadata_that_is_no_json_is_refused_before_anything_is_written(tmp_path
     with pytest.raises(CheckpointError, match="metadata"):
         save_model(model, tmp_path)
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0])
+def test_scale_that_is_not_above_zero_is_refused(tmp_path, factor):
+    save_model(Potential(ModelConfig(backbone=TINY), ("O", "H")), tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["backbone.environment.std"][1, 0] *= factor
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"backbone\.environment\.std holds a scale that is not above 0"):
+        load_model(tmp_path)

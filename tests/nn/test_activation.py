@@ -137,7 +137,14 @@ def test_threshold_of_silut_is_read_from_its_name(name, threshold):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("silut:ten", "'ten' is not a number"), ("sillu", "did you mean 'silu'"), ("", "unknown")]
+    ("name", "message"),
+    [
+        ("silut:ten", "'ten' is not a number"),
+        ("silut:nan", "finite"),
+        ("silut:1e400", "finite"),
+        ("sillu", "did you mean 'silu'"),
+        ("", "unknown"),
+    ],
 )
 def test_unknown_activation_is_refused_by_name(name, message):
     with pytest.raises(RecipeError, match=message):

@@ -31,6 +31,7 @@ from lamella.train.recipe import Recipe, dump_recipe, load_recipe
 from lamella.train.state import pointed
 from lamella.train.step import Outcome, StepSetting
 from lamella.train.stop import Interrupted
+from train.small import MODEL
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -274,20 +275,47 @@ def test_environment_scale_comes_from_the_data_where_asked(tmp_path: Path, make_
     assert len(std.unique()) == std.numel()
 
 
+@pytest.mark.parametrize(("head", "per_step"), [({}, 1), ({}, 2), ({"task_dim": 2}, 1), ({"shared": True}, 1)])
 def test_a_task_of_weight_zero_changes_nothing_for_the_others(
-    tmp_path: Path, files: dict[str, Path], make_recipe: MakeRecipe
+    tmp_path: Path, files: dict[str, Path], make_recipe: MakeRecipe, head: dict[str, Any], per_step: int
 ) -> None:
+    """Nor does it take the place in the dataset encoding that another has without it."""
     alone = {"a": {"train": str(files["molecules"])}}
     idle = {"idle": {"train": str(files["other"]), "weight": 0.0}}
-    fit(make_recipe(tasks=alone), tmp_path / "alone")
-    fit(make_recipe(tasks=idle | alone), tmp_path / "both")
+    sections: dict[str, Any] = {"model": MODEL | {"head": MODEL["head"] | head}, "training": {"tasks_per_step": per_step}}
+    fit(make_recipe(tasks=alone, **sections), tmp_path / "alone")
+    fit(make_recipe(tasks=idle | alone, **sections), tmp_path / "both")
     losses = [[r["loss"] for r in read_log(tmp_path / name) if r["event"] == "train"] for name in ("alone", "both")]
     assert losses[0] == losses[1]
     one, two = (load_model(tmp_path / name / "step_0000012") for name in ("alone", "both"))
     assert_same(one.backbone.state_dict(), two.backbone.state_dict())
-    assert_same(one.heads[0].state_dict(), two.heads[1].state_dict())
+    assert_same(one.heads[0].state_dict(), two.heads[-1].state_dict())
     validated = {r["task"] for r in read_log(tmp_path / "both") if r["event"] == "valid"}
     assert validated == {"a", "idle"}
+
+
+def test_elements_that_only_an_untrained_task_has_are_refused_or_called_untrained(
+    tmp_path: Path, files: dict[str, Path], make_recipe: MakeRecipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tasks = {"a": {"train": str(files["molecules"])}, "idle": {"train": str(files["crystals"]), "weight": 0.0}}
+    with pytest.raises(RecipeError, match=r"tasks\.idle: Na, Cl occurs in no task that is trained.*weight 0"):
+        fit(make_recipe(tasks=tasks), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    elements = ["H", "C", "O", "Na", "Cl", "Xe"]
+    fit(make_recipe(tasks=tasks, elements=elements, training={"steps": 1}), tmp_path / "run")
+    assert "no task trains Na Cl Xe: what the model says of such atoms means nothing" in capsys.readouterr().out
+
+
+def test_rare_tasks_are_in_the_log_as_often_as_they_are_drawn(
+    tmp_path: Path, files: dict[str, Path], make_recipe: MakeRecipe
+) -> None:
+    tasks = {"often": {"train": str(files["molecules"]), "weight": 9.0}, "rare": {"train": str(files["other"])}}
+    run = fit(make_recipe(tasks=tasks, training={"steps": 60, "log_every": 10, "valid_every": 60}), tmp_path / "run")
+    draw = TaskDraw({"often": 9.0, "rare": 1.0}, 60, 1)
+    seen = [record["step"] for record in read_log(run) if record["event"] == "train" and record["task"] == "rare"]
+    assert seen == [step + 1 for step in range(60) if draw.draws(step)[0].task == "rare"]
+    often = [record for record in read_log(run) if record["event"] == "train" and record["task"] == "often"]
+    assert len(often) in (draw.drawn(60)["often"] // 9, draw.drawn(60)["often"] // 9 + 1)
 
 
 def test_tasks_are_drawn_by_weight_and_more_steps_extend_the_sequence() -> None:

@@ -277,7 +277,7 @@ def test_words_of_a_command_line_name_models(model, tmp_path, monkeypatch):
     found = respondents(given)
     assert [type(item).__name__ for item in found] == ["Learned", "Learned", "Calculated", "FromFile"]
     assert found[0].potential is found[1].potential, "one file is read once"
-    assert (found[2]._calculator.each, found[2]._calculator.refuses) == (-2.0, 3)
+    assert (found[2].calculator.each, found[2].calculator.refuses) == (-2.0, 3)
     with pytest.raises(InputError, match="called 'x'"):
         named(["x=saved", "x=saved"])
 

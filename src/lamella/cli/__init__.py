@@ -25,7 +25,9 @@ from lamella.cli import (
     project,
     published,
     report,
+    study,
     table,
+    tasks,
     train,
     use,
 )
@@ -68,6 +70,21 @@ _DATA_COMMANDS: dict[str, Callable[..., Any]] = {
 _MODELS_COMMANDS: dict[str, Callable[..., Any]] = {"list": published.listing, "fetch": published.fetch}
 """Command of ``lamella models`` by name."""
 
+_STUDY_COMMANDS: dict[str, Callable[..., Any]] = {
+    "learning-curve": study.learning_curve,
+    "tasks": study.tasks,
+    "benchmark": study.benchmark,
+    "heads": study.heads,
+    "ablation": study.ablation,
+    "scaling": study.scaling,
+    "drift": study.drift,
+}
+"""Command of ``lamella study`` by name."""
+
+
+_TASKS_COMMANDS: dict[str, Callable[..., Any]] = {"list": tasks.listing, "add": tasks.add, "drop": tasks.drop}
+"""Command of ``lamella tasks`` by name."""
+
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -101,6 +118,16 @@ def _build() -> typer.Typer:
     for name, command in _MODELS_COMMANDS.items():
         group.command(name, no_args_is_help=name != "list")(command)
     root.add_typer(group, name="models")
+    group = typer.Typer(no_args_is_help=True, help="The tasks of a model: list them, add one, drop some.")
+    for name, command in _TASKS_COMMANDS.items():
+        group.command(name, no_args_is_help=True)(command)
+    root.add_typer(group, name="tasks")
+    group = typer.Typer(
+        no_args_is_help=True, help="Comparisons of the papers: a table, a picture and the recipes behind them."
+    )
+    for name, command in _STUDY_COMMANDS.items():
+        group.command(name, no_args_is_help=True)(command)
+    root.add_typer(group, name="study")
     return root
 
 

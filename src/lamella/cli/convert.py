@@ -88,9 +88,9 @@ def _say_left_out(source: Path, potential: Potential) -> None:
     from lamella.formats.published import located
     from lamella.train.state import TRAINER
 
-    path, record = located(source), potential.metadata.get("deepmd")
+    path = located(source)
     if path.is_file():
-        there = isinstance(record, dict) and record.get("optimizer") == LEFT_OUT
+        there = potential.metadata.get("optimizer") == LEFT_OUT
     else:
         there = (path / TRAINER).is_file() or any(path.glob(f"*/{TRAINER}"))
     if there:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from lamella.data.source import Frames
+    from lamella.models.potential import Potential
     from lamella.use.deviation import Deviation, DeviationConfig, Member, Spread
     from lamella.use.deviation_files import DeviationTable
 
@@ -115,7 +116,6 @@ def _measured(members: list[Member], frames: Frames, config: DeviationConfig) ->
 def _members(names: list[str], task: str | None, dtype: str | None, device: str | None) -> list[Member]:
     """The models, each file read once; ``@TASK`` at the end of a name that is no file is its task."""
     from lamella.formats.load import load
-    from lamella.models.potential import Potential
     from lamella.use.deviation import Member
 
     loaded: dict[str, Potential] = {}

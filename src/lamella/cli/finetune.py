@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lamella.cli.terminal import labelled_frames, progress, settings
+from lamella.cli.train import trained
 from lamella.cli.use import Device, Key, ModelPath
 
 if TYPE_CHECKING:
-    from lamella.train.adapt.compose import FinetuneConfig
-    from lamella.train.adapt.config import StartConfig
     from lamella.train.adapt.heads import HeadErrors
     from lamella.train.recipe import Recipe
 
-__all__ = ["finetune", "heads", "trained"]
+__all__ = ["finetune", "heads"]
 
 Data = Annotated[
     list[str],
@@ -63,60 +62,44 @@ def finetune(
     virial_key: Key = None,
 ) -> None:
     """Adapt a model to your data: prints what loads, what is new and the errors before step 0, then trains."""
+    given = dict(locals())
+    recipe = _recipe(given)
+    if plan:
+        _print_plan(recipe)
+    else:
+        trained(recipe, run if run is not None else Path("runs") / next(iter(recipe.tasks)), False)
+
+
+def _recipe(given: Mapping[str, Any]) -> Recipe:
+    """The recipe that the options of the command mean."""
     from lamella.data.keys import LabelKeys
     from lamella.formats.load import load
     from lamella.train.adapt.compose import FinetuneConfig, finetune_recipe
     from lamella.train.adapt.config import StartConfig
 
-    paths, overrides = _split(data)
-    content: dict[str, Any] = {
-        "model": str(model),
-        "head": head,
-        "only": only,
-        "add_elements": [symbol for symbol in (add_elements or "").split(",") if symbol],
-        "freeze": int(freeze) if freeze is not None and freeze.isdigit() else freeze,
-        "frames": frames,
-        "allow_jump": allow_jump,
-    }
-    if lora is not None:
-        content["lora"] = {"rank": lora, "alpha": float(lora) if lora_alpha is None else lora_alpha}
-        content["lora"] |= {"matrices": lora_matrices} if lora_matrices else {}
-    start: StartConfig = settings(StartConfig, content, "lamella finetune")
-    keys = LabelKeys(energy=energy_key, forces=forces_key, stress=stress_key, virial=virial_key)
-    chosen = {
-        "data": paths,
-        "valid": valid or (),
-        "task": task,
-        "keys": keys,
-        "replay": replay or (),
-        "replay_share": replay_share,
-    }
-    choices: FinetuneConfig = settings(FinetuneConfig, {**chosen, "sources": source or ()}, "lamella finetune")
-    recipe = finetune_recipe(load(model), start, choices, overrides)
-    if plan:
-        _print_plan(recipe)
-        return
-    trained(recipe, run if run is not None else Path("runs") / next(iter(recipe.tasks)), False)
-
-
-def trained(recipe: Recipe, run: Path, resume: bool) -> None:
-    """Train, and report what a model that started from another has forgotten."""
-    from lamella.train.adapt.forgetting import forgetting, forgetting_lines
-    from lamella.train.adapt.gate import Jumped
-    from lamella.train.fit import fit
-    from lamella.train.stop import Interrupted
-
-    try:
-        fit(recipe, run, resume)
-    except Interrupted as stopped:
-        print(stopped, file=sys.stderr)
-        raise typer.Exit(stopped.exit_code) from None
-    except Jumped as jumped:
-        print("\n".join(jumped.plan), flush=True)
-        raise
-    if recipe.start is not None:
-        for line in forgetting_lines(forgetting(run)):
-            print(line)
+    freeze, rank, alpha = given["freeze"], given["lora"], given["lora_alpha"]
+    matrices = {"matrices": given["lora_matrices"]} if given["lora_matrices"] else {}
+    start = settings(
+        StartConfig,
+        {name: given[name] for name in ("head", "only", "frames", "allow_jump")}
+        | {
+            "model": str(given["model"]),
+            "add_elements": [symbol for symbol in (given["add_elements"] or "").split(",") if symbol],
+            "freeze": int(freeze) if freeze is not None and freeze.isdigit() else freeze,
+            "lora": None if rank is None else {"rank": rank, "alpha": float(rank) if alpha is None else alpha, **matrices},
+        },
+        "lamella finetune",
+    )
+    paths, overrides = _split(given["data"])
+    keys = {name: given[f"{name}_key"] for name in ("energy", "forces", "stress", "virial")}
+    choices = settings(
+        FinetuneConfig,
+        {name: given[name] or () for name in ("valid", "replay")}
+        | {"data": paths, "task": given["task"], "keys": LabelKeys(**keys), "sources": given["source"] or ()}
+        | {"replay_share": given["replay_share"]},
+        "lamella finetune",
+    )
+    return finetune_recipe(load(given["model"]), start, choices, overrides)
 
 
 def heads(
@@ -143,18 +126,8 @@ def heads(
     with progress("tasks", len(potential.tasks)) as advance:
         ranking = rank_heads(potential, chosen, lambda head: advance(1, head.task))
     if as_json:
-        print(
-            json.dumps(
-                {
-                    "model": str(model),
-                    "data": data,
-                    "frames": ranking[0].judged.frames,
-                    "heads": [_entry(head) for head in ranking],
-                },
-                indent=1,
-                ensure_ascii=False,
-            )
-        )
+        content = {"model": str(model), "data": data, "frames": ranking[0].judged.frames}
+        print(json.dumps(content | {"heads": [_entry(head) for head in ranking]}, indent=1, ensure_ascii=False))
         return
     _print_ranking(str(model), ranking)
 
@@ -166,12 +139,12 @@ def _split(data: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _print_plan(recipe: Recipe) -> None:
-    from lamella.train.adapt.gate import Jumped
+    from lamella.train.adapt.gate import JumpError
     from lamella.train.prepare import build_potential, open_tasks
 
     try:
         start = build_potential(recipe, open_tasks(recipe)).metadata["start"]
-    except Jumped as jumped:
+    except JumpError as jumped:
         print("\n".join(jumped.plan), flush=True)
         raise
     assert isinstance(start, dict)

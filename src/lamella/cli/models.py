@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lamella.errors import shown
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -104,18 +106,19 @@ def _table(title: str, rows: dict[str, str]) -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
     for key, value in rows.items():
-        table.add_row(escape(key), escape(value))
+        table.add_row(escape(shown(key)), escape(shown(value, most=100_000)))
     return table
 
 
 def _baselines(potential: Potential) -> Table:
     """Energy per element and task; elements that no task gives a baseline are counted, not listed."""
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title="baseline, eV per atom", title_justify="left")
     table.add_column("element", style="bold")
     for task in potential.tasks:
-        table.add_column(task, justify="right")
+        table.add_column(escape(shown(task)), justify="right")
     columns = potential.baseline.t().tolist()
     for symbol, row in zip(potential.elements, columns, strict=True):
         if any(row):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-__all__ = ["train"]
+if TYPE_CHECKING:
+    from lamella.train.recipe import Recipe
+
+__all__ = ["train", "trained"]
 
 
 def train(
@@ -24,11 +27,8 @@ def train(
 ) -> None:
     """Train a model; stop it at any moment and go on with --resume."""
     from lamella.errors import RecipeError
-    from lamella.train.fit import CONFIG, fit
-    from lamella.train.parallel.ranks import rank_of_this_process
-    from lamella.train.parallel.watch import PeerLost
+    from lamella.train.fit import CONFIG
     from lamella.train.recipe import load_recipe
-    from lamella.train.stop import Interrupted
 
     if resume is not None:
         if recipe is not None or run is not None:
@@ -43,11 +43,31 @@ def train(
     else:
         settings = load_recipe(recipe, overrides or [])
         folder = run if run is not None else Path("runs") / Path(recipe).stem
+    trained(settings, folder, resume is not None)
+
+
+def trained(recipe: Recipe, folder: Path, resume: bool) -> None:
+    """Train, and report what a model that started from another has forgotten."""
+    from lamella.train.adapt.forgetting import forgetting, forgetting_lines
+    from lamella.train.adapt.gate import JumpError
+    from lamella.train.fit import fit
+    from lamella.train.parallel.ranks import rank_of_this_process
+    from lamella.train.parallel.watch import PeerLost
+    from lamella.train.stop import Interrupted
+
+    first = rank_of_this_process() == 0
     try:
-        fit(settings, folder, resume is not None)
+        fit(recipe, folder, resume)
     except PeerLost:
         raise typer.Exit(1) from None  # said already
     except Interrupted as stopped:
-        if rank_of_this_process() == 0:
+        if first:
             print(stopped, file=sys.stderr)
         raise typer.Exit(stopped.exit_code) from None
+    except JumpError as jumped:
+        if first:
+            print("\n".join(jumped.plan), flush=True)
+        raise
+    if first and recipe.start is not None:
+        for line in forgetting_lines(forgetting(folder)):
+            print(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Final
@@ -100,9 +101,15 @@ def _check_no_settings(path: Path) -> None:
     if path.suffix in (".yaml", ".yml"):
         raise CheckpointError(f"{path}: settings, not a model; train one with: lamella train {path}")
     if path.suffix == ".json":
+        try:
+            content = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            content = None
+        if not isinstance(content, dict) or not {"model", "training"} <= content.keys():
+            raise CheckpointError(f"{path}: a .json file, not a model. lamella loads {_KINDS}.")
         raise CheckpointError(
-            f"{path}: settings, not a model. Is it an input of deepmd-kit, lamella convert {path} {path.stem}.yaml makes a "
-            f"recipe of it for lamella train; a model that dp trained with it is model.ckpt.pt beside it."
+            f"{path}: an input of deepmd-kit, not a model. lamella convert {path} {path.stem}.yaml makes a recipe of it; "
+            "what dp trained with it is model.ckpt.pt beside it."
         )
 
 

@@ -82,7 +82,7 @@ _BEGINNING: Final = 5
 
 
 def near_miss(name: str) -> str:
-    """``" (did you mean the published model 'x'?)"`` for a name like a published one or its beginning, else an empty string."""
+    """``" (did you mean the published model 'x'?)"`` for a name like a published one, or its beginning; else empty."""
     known = {spelling.casefold(): each.name for each in PUBLISHED.values() for spelling in (each.name, each.file)}
     word = name.casefold()
     begun = [spelling for spelling in known if len(word) >= _BEGINNING and spelling.startswith(word)]

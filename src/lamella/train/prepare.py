@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import chain
@@ -24,8 +24,8 @@ from lamella.errors import DataError, RecipeError
 from lamella.fields import INPUTS, LABELS
 from lamella.models.heads import EnergyHead
 from lamella.models.potential import Potential
-from lamella.train.parallel.ranks import ALONE, Ranks
 from lamella.train.adapt.start import started_potential
+from lamella.train.parallel.ranks import ALONE, Ranks
 from lamella.train.paths import open_data
 from lamella.train.recipe import Recipe, TaskConfig, checked_recipe, recipe_content
 from lamella.train.sel import SEL_CUTOFFS, most_neighbors, nested, place_auto, rounded_sel
@@ -316,7 +316,7 @@ def _set_environments(potential: Potential, data: Mapping[str, TaskData]) -> Non
 
 
 def _set_frame_params(potential: Potential, data: Mapping[str, TaskData]) -> None:
-    """Mean and scale of the frame parameters that heads read: of a task's own frames, for a shared head of all trained ones."""
+    """Mean and scale of the frame parameters that heads read: of a task's own frames, or of all for a shared head."""
     config = potential.config.head
     if not config.frame_params:
         return
@@ -346,8 +346,8 @@ def _check_covered(elements: tuple[str, ...], data: Mapping[str, TaskData]) -> N
         missing = [chemical_symbols[number] for number in sorted(task.numbers) if number not in known]
         if missing and task.config.weight == 0:
             raise RecipeError(
-                f"tasks.{name}: {', '.join(missing)} occurs in no task that is trained, and this one has weight 0; give it a "
-                "weight, leave it out, or list all elements (elements: [...]) to have a model that knows them untrained."
+                f"tasks.{name}: {', '.join(missing)} occurs in no task that is trained, and this one has weight 0; give it "
+                "a weight, leave it out, or list all elements (elements: [...]) to have a model that knows them untrained."
             )
         if missing:
             raise RecipeError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -124,7 +125,9 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if not any(task.weight > 0 for task in self.tasks.values()):
-            raise ValueError("tasks: at least one needs a weight above 0")
+            raise ValueError("tasks: the weights sum to zero; at least one task needs a weight above 0")
+        if not math.isfinite(sum(task.weight for task in self.tasks.values())):
+            raise ValueError("tasks: the sum of the weights is not finite; give smaller ones")
         if self.schedule.stop_lr > self.optimizer.lr:
             raise ValueError(f"schedule.stop_lr {self.schedule.stop_lr} must not exceed optimizer.lr {self.optimizer.lr}")
         kept = [name for name, task in self.tasks.items() if task.baseline == "keep"]
@@ -190,6 +193,8 @@ def read_mapping(file: Path) -> dict[str, Any]:
             content = json.loads(text, object_pairs_hook=_unique_pairs)
         else:
             content = yaml.load(text, Loader=_UniqueKeys)  # a SafeLoader: nothing is executed
+    except _TwiceError as error:
+        raise RecipeError(f"{file}: the key {error}: two tasks, or two settings, of one name; rename or remove one.") from None
     except (yaml.YAMLError, json.JSONDecodeError, RecursionError) as error:
         raise RecipeError(f"{file}: neither YAML nor JSON ({' '.join(str(error).split())}); correct that line.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -246,8 +251,12 @@ def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(content) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise json.JSONDecodeError(f"the key {twice!r} occurs twice", "", 0)
+        raise _TwiceError(f"{twice!r} occurs twice")
     return content
+
+
+class _TwiceError(yaml.YAMLError):
+    """A key is given twice."""
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -258,6 +267,6 @@ class _UniqueKeys(yaml.SafeLoader):
         seen: set[str] = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):  # others the parser refuses itself
             if key.value in seen:
-                raise yaml.MarkedYAMLError(None, None, f"the key {key.value!r} occurs twice", key.start_mark)
+                raise _TwiceError(f"{key.value!r} occurs twice (again on line {key.start_mark.line + 1})")
             seen.add(key.value)
         return super().construct_mapping(node, deep)

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import BaseCalculator, PropertyNotImplementedError
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from ase.io.trajectory import Trajectory
@@ -104,7 +105,7 @@ class MDResult:
 
 def run_md(
     atoms: Atoms,
-    calculator: Calculator,
+    calculator: BaseCalculator,
     config: MDConfig,
     trajectory: Path | None = None,
     on_sample: Callable[[MDSample], None] | None = None,
@@ -116,7 +117,7 @@ def run_md(
 
     Args:
         atoms: initial structure; not mutated. Constraints are honoured.
-        calculator: of the model; keeps the results of the last structure.
+        calculator: of a model, or any of ASE's; keeps the results of the last structure.
         config: settings.
         trajectory: an ``.extxyz``, ``.xyz`` or ``.traj`` file to write; replaced where it exists.
         on_sample: called with each sample as it is taken, to show progress.
@@ -127,7 +128,8 @@ def run_md(
             none, a trajectory of unknown kind.
     """
     system = atoms.copy()
-    calculator.require_neighbors(system)
+    if isinstance(calculator, Calculator):
+        calculator.require_neighbors(system)
     system.calc = calculator
     rng = np.random.default_rng(config.seed)
     _set_velocities(system, config, rng)
@@ -181,8 +183,11 @@ class _Record:
         volume = pressure = None
         if self.system.pbc.all():
             volume = float(self.system.get_volume())
-            tensor = self.system.get_stress(voigt=False, include_ideal_gas=True, apply_constraint=False)
-            pressure = float(-np.trace(tensor) / 3.0 / GPA)
+            try:
+                tensor = self.system.get_stress(voigt=False, include_ideal_gas=True, apply_constraint=False)
+                pressure = float(-np.trace(tensor) / 3.0 / GPA)
+            except PropertyNotImplementedError:  # a calculator of somebody else's without stress
+                pass
         elapsed = step * self.config.timestep / 1000.0
         sample = MDSample(step, elapsed, self.energy[-1], self.temperature[-1], volume, pressure)
         self.samples.append(sample)
@@ -205,7 +210,7 @@ class _Record:
             fluctuation=fluctuation,
             temperature=_mean_std(self.temperature),
             volume=_mean_std([s.volume for s in self.samples]) if self.system.pbc.all() else None,
-            pressure=_mean_std([s.pressure for s in self.samples]) if self.system.pbc.all() else None,
+            pressure=_mean_std([s.pressure for s in self.samples if s.pressure is not None]),
             wall_time=self.end - self.start,
             samples=tuple(self.samples),
             atoms=final,

@@ -16,7 +16,7 @@ from train.adapt.small import labelled_by, two_tasks
 
 @pytest.fixture(scope="session")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``model``; ``high.xyz``: what its task ``high`` says of several molecules, ``water.xyz`` of water alone; and others."""
+    """``model``; ``high.xyz``: what its task ``high`` says of several molecules, ``water.xyz``: of water; and others."""
     folder = tmp_path_factory.mktemp("adapt")
     potential = two_tasks()
     (folder / "model").mkdir()

@@ -23,6 +23,7 @@ from lamella.train.prepare import build_potential, open_tasks
 from lamella.train.recipe import Recipe, load_recipe
 from lamella.train.resume import resumed_potential
 from lamella.train.state import pointed
+from lamella.use.report import write_report
 from train.adapt.small import two_tasks
 
 MakeStart = Callable[..., Recipe]
@@ -206,7 +207,7 @@ def test_a_deepmd_kit_checkpoint_is_a_start_like_any_other(make_start: MakeStart
 
 def test_settings_of_the_start_cannot_change_on_the_way(make_start: MakeStart, tmp_path: Path) -> None:
     run = fit(make_start(), tmp_path / "run")
-    with pytest.raises(RecipeError, match="start.freeze was absent when the run began"):
+    with pytest.raises(RecipeError, match=r"start\.freeze was absent when the run began"):
         fit(load_recipe(run / CONFIG, ["start.freeze=backbone", "training.steps=8"]), run, resume=True)
 
 
@@ -214,3 +215,13 @@ def test_nothing_is_written_where_the_gate_refuses(make_start: MakeStart, tmp_pa
     with pytest.raises(LamellaError, match="Nothing was written"):
         fit(make_start(head="random"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_report_says_where_the_run_began_and_what_was_forgotten(
+    make_start: MakeStart, place: Path, tmp_path: Path
+) -> None:
+    run = fit(make_start(sources={"low": [str(place / "low.xyz")]}), tmp_path / "run")
+    forgetting(run)
+    text = write_report(run).read_text(encoding="utf-8")
+    for words in ("started from", "which knew low and high", "began as that of high", "zero-shot", "task low of that model"):
+        assert words in text

@@ -16,7 +16,7 @@ from lamella.errors import DataError, LamellaError, RecipeError
 from lamella.formats.load import load
 from lamella.models.bundle import save_model
 from lamella.models.potential import Potential
-from lamella.train.adapt.gate import Jumped
+from lamella.train.adapt.gate import JumpError
 from lamella.train.adapt.judge import judge, some_frames
 from lamella.train.prepare import build_potential, open_tasks
 from lamella.train.recipe import Recipe
@@ -87,7 +87,7 @@ def test_the_plan_says_what_loads_what_is_new_and_what_is_trained(make_start: Ma
 def test_a_random_head_is_refused_before_step_0_with_the_plan_and_both_errors(make_start: MakeStart) -> None:
     recipe = make_start(head="random")
     with pytest.raises(
-        Jumped, match=r"jumped above zero-shot \(task mine: .*forces .* against .*the head is random.*--allow-jump"
+        JumpError, match=r"jumped above zero-shot \(task mine: .*forces .* against .*the head is random.*--allow-jump"
     ) as caught:
         begun(recipe)
     text = "\n".join(caught.value.plan)
@@ -108,7 +108,7 @@ def test_a_baseline_that_does_not_suit_the_network_is_refused(make_start: MakeSt
     tasks = {"mine": {"train": str(place / "high.xyz"), "baseline": given}}
     message = refused(make_start(sections={"tasks": tasks}))
     assert "energy" in message
-    assert "what was loaded is not what predicts" in message
+    assert "what predicts is not what was loaded" in message
 
 
 @pytest.mark.parametrize("head", ["low", "high"])
@@ -215,7 +215,7 @@ def test_a_recipe_with_an_architecture_of_its_own_is_refused(make_start: MakeSta
 
 
 def test_a_model_that_is_not_there_is_named_with_its_key(make_start: MakeStart) -> None:
-    with pytest.raises(RecipeError, match="start.model: .*nothing.*no such file or folder"):
+    with pytest.raises(RecipeError, match=r"start\.model: .*nothing.*no such file or folder"):
         make_start(model="nothing")
 
 

@@ -40,7 +40,7 @@ from lamella.models.potential import ModelConfig, Potential
 __all__ = ["LEFT_OUT", "potential_from_state", "read"]
 
 LEFT_OUT: Final = "left out"
-"""What ``metadata["deepmd"]["optimizer"]`` says of a file that held the state of an optimiser."""
+"""What ``metadata["optimizer"]`` says of a file that held the state of an optimiser."""
 
 _ALONE: Final = "take one alone: lamella convert IN OUT --task NAME"
 
@@ -80,7 +80,7 @@ def read(path: Path, task: str | None = None) -> Potential:
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise CheckpointError(f"{path}: damaged, or of a layout unknown to lamella ({reason}); copy it again.") from None
     if optimizer:
-        potential.metadata["deepmd"]["optimizer"] = LEFT_OUT
+        potential.metadata["optimizer"] = LEFT_OUT
     return potential
 
 

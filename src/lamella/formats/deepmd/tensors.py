@@ -77,9 +77,7 @@ def taken(found: dict[str, Tensor], key: str, source: str, shape: tuple[int, ...
     """
     value = found.pop(key, None)
     if value is None:
-        raise CheckpointError(
-            f"{source}: tensor {key} is missing, which its configuration asks for; they do not belong together: copy it again."
-        )
+        raise CheckpointError(f"{source}: tensor {key} is missing, and its configuration asks for it; copy the file again.")
     if shape is not None and value.shape != shape:
         raise CheckpointError(
             f"{source}: tensor {key} has shape {tuple(value.shape)}, its configuration says {shape}; copy it again."

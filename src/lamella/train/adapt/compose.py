@@ -30,6 +30,10 @@ DEFAULTS: Final[dict[str, Any]] = {
 """Settings of a fine-tuning run that nobody sets otherwise; measured in docs/finetuning.md."""
 
 
+LOSS: Final[dict[str, Any]] = {"energy": 300.0, "forces": 60.0, "virial": 15.0}
+"""Prefactors of the new task: from the first step on, since its energies are right already and must not drift while forces
+are learned."""
+
 _WARMUP: Final = 100
 """Steps of warm-up, or a tenth of a run that is shorter: moments of the gradient are not known at the start."""
 
@@ -74,6 +78,7 @@ def finetune_recipe(
             "valid": list(choices.valid) or None,
             "keys": choices.keys.model_dump(),
             "weight": 1.0 - choices.replay_share if choices.replay else 1.0,
+            "loss": dict(LOSS),
         }
     }
     replayed = _replayed(potential, choices.replay, known)
@@ -133,8 +138,8 @@ def _replayed(
             present = [task for task, entry in known.items() if _there(entry)]
             if not present:
                 raise RecipeError(
-                    f"--replay all: none of the data of the tasks {', '.join(potential.tasks)} is where the model's metadata "
-                    "say; give it: --replay NAME=PATH."
+                    f"--replay all: none of the data of the tasks {', '.join(potential.tasks)} is where the model's "
+                    "metadata say; give them: --replay NAME=PATH."
                 )
             found |= dict.fromkeys(present)
             continue
@@ -168,7 +173,8 @@ def _sources(potential: Potential, choices: FinetuneConfig, known: Mapping[str, 
 def _check_task(potential: Potential, name: str, option: str) -> None:
     if name not in potential.tasks:
         raise RecipeError(
-            f"{option} {name}: the model has no such task{nearest(name, potential.tasks)}; it has {', '.join(potential.tasks)}."
+            f"{option} {name}: the model has no such task{nearest(name, potential.tasks)}; it has "
+            f"{', '.join(potential.tasks)}."
         )
 
 

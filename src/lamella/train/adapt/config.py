@@ -32,7 +32,7 @@ class LowRankConfig(BaseModel):
     alpha: float = Field(8.0, gt=0)
     """α; the update is scaled by α/r."""
     matrices: tuple[str, ...] = Field(("backbone.*",), min_length=1)
-    """Patterns (``*``, ``?``) of the names of the matrices that get one; see ``lamella show MODEL --tensors``."""
+    """Patterns (``*``, ``?``) of names of matrices that get one, such as ``backbone.layers.0.node_self.weight``."""
 
 
 class StartConfig(BaseModel):

@@ -14,7 +14,7 @@ from lamella.train.adapt.judge import judge, of_known_elements, some_frames
 from lamella.train.paths import open_data
 from lamella.train.state import write_file
 
-__all__ = ["FORGETTING", "forgetting", "forgetting_lines"]
+__all__ = ["FORGETTING", "forgetting", "forgetting_lines", "read_forgetting"]
 
 FORGETTING: Final = "forgetting.json"
 
@@ -51,6 +51,15 @@ def forgetting(run: str | Path, device: str | None = None) -> dict[str, Any]:
             found[name] = {**entry, "after": judge(potential, frames, name).errors()}
     write_file(Path(run) / FORGETTING, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     return found
+
+
+def read_forgetting(run: Path) -> dict[str, Any]:
+    """What :func:`forgetting` wrote into a run folder; empty where it did not."""
+    try:
+        content = json.loads((run / FORGETTING).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def forgetting_lines(found: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Final
 
 from lamella.errors import TrainingError
 
-__all__ = ["SHOWN", "Jumped", "in_words", "jumps"]
+__all__ = ["SHOWN", "JumpError", "in_words", "jumps"]
 
 _RATIO: Final = 1.05
 """Errors so many times those of zero-shot are a jump; rounding to float32 changes them by far less."""
@@ -19,7 +19,7 @@ SHOWN: Final = {"energy": ("E", "meV/atom"), "forces": ("F", "meV/Å"), "virial"
 """Letter and unit of each label's error, shown in thousandths."""
 
 
-class Jumped(TrainingError):
+class JumpError(TrainingError):
     """Errors before step 0 are above zero-shot.
 
     Attributes:
@@ -35,10 +35,10 @@ class Jumped(TrainingError):
             )
             for task, worse in found.items()
         ]
-        cause = "the head is random" if random else "what was loaded is not what predicts (compare baseline, dtype and head)"
+        cause = "the head is random" if random else "what predicts is not what was loaded (compare baseline, dtype and head)"
         super().__init__(
-            f"errors before step 0 jumped above zero-shot ({'; '.join(parts)}): {cause}. Nothing was written; say --allow-jump "
-            "(start.allow_jump: true) to train all the same."
+            f"errors before step 0 jumped above zero-shot ({'; '.join(parts)}): {cause}. Nothing was written; say "
+            "--allow-jump (start.allow_jump: true) to train all the same."
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -47,6 +47,10 @@ class Judged:
     def refit(self) -> Refit:
         """The change of the energies per element that suits these frames best."""
         return refit(self.counts, self.energy, self.elements)
+
+    def shifted(self, shift: np.ndarray) -> Judged:
+        """The same with ``shift`` added to the energies per element."""
+        return replace(self, energy=self.energy - self.counts @ shift) if len(self.energy) else self
 
     def errors(self, shift: np.ndarray | None = None) -> dict[str, float]:
         """RMSE by label: energy and virial in eV/atom, forces in eV/Å.

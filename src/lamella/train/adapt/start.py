@@ -17,9 +17,9 @@ from lamella.models.extend import only_tasks, with_elements, with_tasks
 from lamella.models.heads import EnergyHead
 from lamella.models.potential import Potential
 from lamella.train.adapt.config import BEST, RANDOM, StartConfig
-from lamella.train.adapt.gate import Jumped, jumps
+from lamella.train.adapt.gate import JumpError, jumps
 from lamella.train.adapt.heads import HeadErrors, head_errors, rank_heads
-from lamella.train.adapt.judge import judge, of_known_elements, some_frames
+from lamella.train.adapt.judge import Judged, judge, of_known_elements, some_frames
 from lamella.train.adapt.kinship import likened
 from lamella.train.adapt.tensors import fates
 from lamella.train.adapt.trainable import arm, trainable_parts
@@ -34,6 +34,9 @@ __all__ = ["rearmed", "started_potential"]
 
 _PER_ELEMENT: Final = 8
 """Energies per element are fitted to at least so many frames for each, where there are so many."""
+
+_RANKED: Final = 64
+"""Tasks of the model are compared on at most so many frames."""
 
 SetBaseline = Callable[[Potential, str, "TaskData"], str]
 """Sets a task's energies per element as its recipe says, and says how in a sentence."""
@@ -77,7 +80,7 @@ def started_potential(
         set_baseline: for tasks whose energies per element are neither fitted nor kept.
 
     Raises:
-        Jumped: errors before step 0 are above zero-shot, and ``start.allow_jump`` does not accept that.
+        JumpError: errors before step 0 are above zero-shot, and ``start.allow_jump`` does not accept that.
         RecipeError: a head, layers or elements that the model does not have, or a model section of the recipe's own.
         DataError: one frame alone, or none to judge a head by.
     """
@@ -97,15 +100,15 @@ def started_potential(
     fate = fates(potential, start.source, recipe.dtype)
     arm(potential.to(place), config, trained, known, recipe.seed)
     for name, task in data.items():
-        start.baseline[name] = _baseline(start, potential, name, task, set_baseline)
-        if name in start.frames:
-            _compare(start, potential, name, task)
+        judged = _set_baseline(start, potential, name, task, set_baseline)
+        if judged is not None:
+            _compare(start, potential, name, task, judged)
     start.sources = _source_errors(start, potential)
     lines = plan(recipe, start, potential, fate, trainable_parts(potential))
     potential.metadata = {"start": _record(start, potential, lines)}
     found = {name: worse for name, entry in start.errors.items() if (worse := jumps(entry["zero_shot"], entry["before"]))}
     if found and not config.allow_jump:
-        raise Jumped(found, config.head == RANDOM, lines)
+        raise JumpError(found, config.head == RANDOM, lines)
     return potential.cpu(), start.baseline
 
 
@@ -149,13 +152,13 @@ def _check(recipe: Recipe, source: Potential, data: Mapping[str, TaskData]) -> N
             )
         if len(task.train) < 2 and (task.valid is None or task.config.valid is not None):
             raise DataError(
-                f"tasks.{name}: one training frame is too little to start from a model with: its energy says nothing once the "
-                "energies per element are fitted to it; give at least two frames."
+                f"tasks.{name}: one training frame is too little to start from a model with: its energy says nothing once "
+                "the energies per element are fitted to it; give at least two frames."
             )
     if config.head not in (BEST, RANDOM, *source.tasks):
         raise RecipeError(
-            f"start.head: the model has no task {config.head!r}{nearest(config.head, [*source.tasks, BEST, RANDOM])}; it has "
-            f"{', '.join(source.tasks)}, and there are {BEST} and {RANDOM}."
+            f"start.head: the model has no task {config.head!r}{nearest(config.head, [*source.tasks, BEST, RANDOM])}; it "
+            f"has {', '.join(source.tasks)}, and there are {BEST} and {RANDOM}."
         )
     for name in config.sources:
         if name not in source.tasks:
@@ -169,16 +172,16 @@ def _choose_head(start: Start, name: str) -> None:
     if not len(usable):
         if name not in source.tasks and config.head == BEST and len(source.tasks) > 1:
             raise RecipeError(
-                f"start.head: best cannot be found, since no frame of task {name} is made of elements of the model alone; name "
-                f"one of {', '.join(source.tasks)}."
+                f"start.head: best cannot be found, since no frame of task {name} is made of elements of the model alone; "
+                f"name one of {', '.join(source.tasks)}."
             )
         return
     if name in source.tasks or config.head in source.tasks or len(source.tasks) == 1:
         known = name if name in source.tasks else config.head if config.head in source.tasks else source.tasks[0]
         start.chosen[name] = head_errors(source, usable, known)
         return
-    start.ranking[name] = rank_heads(source, usable)
-    start.chosen[name] = start.ranking[name][0]
+    start.ranking[name] = rank_heads(source, some_frames(usable, _RANKED, 0))
+    start.chosen[name] = head_errors(source, usable, start.ranking[name][0].task)
 
 
 def _grown(start: Start, recipe: Recipe, data: Mapping[str, TaskData]) -> Potential:
@@ -230,27 +233,28 @@ def _set_new_environments(potential: Potential, known: int, data: Mapping[str, T
             environment.mean[known:] = torch.from_numpy(mean[known:]).to(environment.mean)
 
 
-def _baseline(start: Start, potential: Potential, name: str, task: TaskData, set_baseline: SetBaseline) -> str:
-    """Set a task's energies per element; a sentence on how."""
-    choice = task.config.baseline
+def _set_baseline(start: Start, potential: Potential, name: str, task: TaskData, set_baseline: SetBaseline) -> Judged | None:
+    """Set a task's energies per element; what it then makes of its frames, None for a task that is not compared."""
+    choice, frames = task.config.baseline, start.frames.get(name)
     if choice == "keep":
         if name not in start.source.tasks:
             raise RecipeError(
-                f"tasks.{name}.baseline: keep is for tasks of the model ({', '.join(start.source.tasks)}), and {name} is not "
-                "one; say least_squares."
+                f"tasks.{name}.baseline: keep is for tasks of the model ({', '.join(start.source.tasks)}), and {name} is "
+                "not one; say least_squares."
             )
-        return "that of the model"
+        start.baseline[name] = "that of the model"
+        return None
     if choice != "least_squares":
-        return set_baseline(potential, name, task)
-    frames = start.frames.get(name)
-    if frames is None:
-        frames = some_frames(task.train, start.config.frames, 0)
-    fit = judge(potential, frames, name).refit()
+        start.baseline[name] = set_baseline(potential, name, task)
+        return None if frames is None else judge(potential, frames, name)
+    judged = judge(potential, some_frames(task.train, start.config.frames, 0) if frames is None else frames, name)
+    fit = judged.refit()
     potential.baseline[potential.task_index(name)] += torch.from_numpy(fit.shift).to(potential.device)
-    return fit.sentence
+    start.baseline[name] = fit.sentence
+    return None if frames is None else judged.shifted(fit.shift)
 
 
-def _compare(start: Start, potential: Potential, name: str, task: TaskData) -> None:
+def _compare(start: Start, potential: Potential, name: str, task: TaskData, judged: Judged) -> None:
     """Errors of the loaded model with its baseline refitted, and of what training starts with, on the same frames."""
     entry: dict[str, Any] = {"zero_shot": {}, "head": None}
     frames = start.frames[name]
@@ -258,14 +262,13 @@ def _compare(start: Start, potential: Potential, name: str, task: TaskData) -> N
     chosen = start.chosen.get(name)
     if chosen is not None:
         entry |= {"zero_shot": chosen.errors, "head": chosen.task}
-    judged = judge(potential, usable if len(usable) else frames, name)
+    if 0 < len(usable) < len(frames):
+        entry["with_new_elements"] = {"frames": len(frames), "before": judged.errors()}
+        judged = judge(potential, usable, name)
     entry |= {"frames": judged.frames, "before": judged.errors(), "scale": judged.scale()}
-    if len(usable) < len(frames) and len(usable):
-        entry["with_new_elements"] = {"frames": len(frames), "before": judge(potential, frames, name).errors()}
     if task.valid is not None:
         valid = some_frames(task.valid, start.config.frames, 0)
-        held = judge(potential, valid, name)
-        entry["valid"] = {"frames": len(valid), "before": held.errors()}
+        entry["valid"] = {"frames": len(valid), "before": judge(potential, valid, name).errors()}
         known = of_known_elements(valid, start.source.numbers)
         if chosen is not None and len(known) == len(valid):
             entry["valid"]["zero_shot"] = judge(start.source, valid, chosen.task).errors(chosen.refit.shift)

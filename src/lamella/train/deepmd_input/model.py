@@ -137,7 +137,12 @@ def read_branch(section: Section) -> Branch:
     """
     descriptor, fitting = section.inner("descriptor"), section.inner("fitting_net")
     energies = section.take("preset_out_bias", None)
-    section.neutral("finetune_head", (), "lamella does not fine-tune yet", "remove it to train from scratch")
+    section.neutral(
+        "finetune_head",
+        (),
+        "a model to fine-tune is named under `start` of a recipe",
+        "remove it, and use `lamella finetune`",
+    )
     section.ignore(
         "lamella's statistics are of all training frames", "data_stat_nbatch", "data_stat_protect", "data_bias_nsample"
     )

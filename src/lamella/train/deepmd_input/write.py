@@ -26,6 +26,13 @@ def write_input(recipe: Recipe) -> tuple[dict[str, Any], tuple[str, ...]]:
         raise RecipeError(
             "elements: null takes those of the data, and an input.json must list them; give them: elements=[H,O]."
         )
+    if recipe.start is not None:
+        raise RecipeError(
+            "start: deepmd-kit is told on its command line which model it starts from (dp --pt train input.json --finetune "
+            "MODEL.pt); convert that model with `lamella convert`, and take `start` out of the recipe."
+        )
+    if recipe.optimizer.backbone_lr != 1.0:
+        raise RecipeError("optimizer.backbone_lr: deepmd-kit has one learning rate for all; set it to 1.")
     notes = Notes()
     training = write_training(recipe)
     model = write_model(recipe, recipe.elements)

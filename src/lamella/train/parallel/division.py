@@ -41,8 +41,8 @@ class TrainingPlan:
             return []
         excess = np.mean([self._excess(step) for step in range(min(_LOOKED_AT, self.draw.steps))])
         return [
-            f"ranks     {self.world} processes share every batch by the edges and angles of its frames; the largest share is "
-            f"on average {excess:.2f} times the mean"
+            f"ranks     {self.world} processes share every batch by the edges and angles of its frames; the largest share "
+            f"is on average {excess:.2f} times the mean"
         ]
 
     def _excess(self, step: int) -> float:

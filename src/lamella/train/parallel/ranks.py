@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import torch
@@ -64,7 +65,7 @@ class Ranks:
     def as_the_first(self, tensors: Sequence[Tensor]) -> None:
         """Overwrite tensors by those of the first process."""
         for value in tensors:
-            self._together(value, lambda value=value.detach(): dist.broadcast(value, 0))  # type: ignore[misc]
+            self._together(value, partial(dist.broadcast, value.detach(), 0))
 
     def sum_gradients(self, parameters: Sequence[Tensor], extras: Sequence[float]) -> list[float]:
         """Replace gradients by their sums over all processes, in one exchange, and sum some numbers along with them.
@@ -96,12 +97,16 @@ class Ranks:
             self.watch.advice = words
 
     def _together(self, result: T, exchange: Callable[[], object]) -> T:
-        if self.watch is not None:
-            self.watch.check()
-            try:
-                exchange()
-            except (RuntimeError, ValueError) as error:
-                raise self.watch.broken((str(error).splitlines() or [type(error).__name__])[0][:200]) from None
+        if self.watch is None:
+            return result
+        self.watch.check()
+        broken = None
+        try:
+            exchange()
+        except (RuntimeError, ValueError) as error:
+            broken = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        if broken is not None:  # raised out here: torch's error would keep the work of gloo's threads beyond the interpreter
+            raise self.watch.broken(broken)
         return result
 
 

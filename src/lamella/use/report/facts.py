@@ -7,6 +7,8 @@ from typing import Any
 
 from lamella.models.potential import Potential
 from lamella.models.words import ARCHITECTURES, cutoffs, sizes
+from lamella.train.adapt.forgetting import read_forgetting
+from lamella.train.adapt.gate import in_words
 from lamella.use.report.page import Cell, Html, Table, paragraph
 from lamella.use.report.run import Run
 from lamella.use.report.sections import duration
@@ -63,11 +65,29 @@ def facts(run: Run, model: Potential | None) -> Table:
     for task, record in (metadata.get("statistics") or {}).items():
         if record.get("baseline"):
             rows.append([f"baseline of task {task}: how it was found", str(record["baseline"])])
+    rows += _start_rows(run, metadata)
     rows.append(["seed", str(run.recipe.get("seed", "–"))])
     rows += [[f"version of {name}", str(value)] for name, value in (metadata.get("versions") or {}).items()]
     rows += [[f"hardware: {name}", str(value)] for name, value in (metadata.get("hardware") or {}).items()]
     seconds = _last(run.log, "seconds")
     rows.append(["time spent training", duration(seconds) if seconds else "–"])
+    return rows
+
+
+def _start_rows(run: Run, metadata: Mapping[str, Any]) -> list[list[Cell]]:
+    """Which model the run started from, with which errors, and what of it was forgotten."""
+    start = metadata.get("start")
+    if not isinstance(start, dict):
+        return []
+    rows: list[list[Cell]] = [["started from", f"{start['model']}, which knew {_listed(start['tasks'])}"]]
+    for task, entry in start["errors"].items():
+        head = start["heads"].get(task)
+        rows.append([f"head of task {task}", f"began as that of {head}" if head else "went on with its own"])
+        shot = f"; zero-shot {in_words(entry['zero_shot'])}" if entry["zero_shot"] else ""
+        rows.append([f"errors of task {task} before step 0", in_words(entry["before"]) + shot])
+    for task, entry in read_forgetting(run.folder).items():
+        shown = f"{in_words(entry['before'])} before, {in_words(entry['after'])} after"
+        rows.append([f"task {task} of that model, {entry['frames']} frames", shown])
     return rows
 
 

@@ -8,12 +8,12 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lamella.train.prepare import open_data
 from lamella.train.recipe import Recipe
 from lamella.use.study.chart import Line, Panel
-from lamella.use.study.config import LabelledSet, Source, StudyConfig, recipe_of
+from lamella.use.study.config import STRICT, LabelledSet, Source, StudyConfig, recipe_of
 from lamella.use.study.report import QUANTITIES, Report, failures, spread
 from lamella.use.study.trial import Outcome, Study, Trial, slug
-from lamella.train.prepare import open_data
 from lamella.use.table.compare import each, elements_of
 
 __all__ = ["AblationConfig", "ablation", "report_ablation"]
@@ -44,6 +44,8 @@ TABLE_S5: Final = {
 class AblationConfig(StudyConfig):
     """``lamella study ablation``."""
 
+    model_config = STRICT
+
     sets: dict[str, LabelledSet] = Field(min_length=1)
     """All of them train one model, each a task."""
     recipe: Source
@@ -55,7 +57,9 @@ class AblationConfig(StudyConfig):
 def ablation(config: AblationConfig, folder: Path) -> Study:
     """The full model, and every sequence cut shorter and shorter."""
     elements = elements_of(
-        frame for labelled in config.sets.values() for frame in each(open_data((*labelled.train, *labelled.test), labelled.keys))
+        frame
+        for labelled in config.sets.values()
+        for frame in each(open_data((*labelled.train, *labelled.test), labelled.keys))
     )
     trials = []
     for seed in config.seeds:
@@ -92,7 +96,9 @@ def report_ablation(config: AblationConfig, outcomes: Sequence[Outcome]) -> Repo
         for channel, parts in config.remove.items():
             names = [FULL, *(f"{channel}: {removal.part}" for removal in parts)]
             values = [_average(config, outcomes, name, quantity) for name in names]
-            known = [(name.partition(": ")[2] or FULL, factor * v) for name, v in zip(names, values, strict=True) if v is not None]
+            known = [
+                (name.partition(": ")[2] or FULL, factor * v) for name, v in zip(names, values, strict=True) if v is not None
+            ]
             lines.append(Line(channel, [name for name, _ in known], [value for _, value in known]))
         panels.append(Panel("removed one after the other", "", heading, lines, log_y=False))
     of_full = ", ".join(f"{QUANTITIES[q][0]} {QUANTITIES[q][1] * v:.4g}" for q, v in full.items() if v is not None)

@@ -1,4 +1,4 @@
-"""Architectures on the same data for the same steps, beside calculators that need no training (DPA-2 paper, Tables S1, S2)."""
+"""Architectures on the same data for the same steps, beside calculators that are ready (DPA-2 paper, Tables S1 and S2)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from lamella.use.study.chart import Line, Panel
-from lamella.use.study.config import LabelledSet, Source, StudyConfig
+from lamella.use.study.config import STRICT, LabelledSet, Source, StudyConfig
 from lamella.use.study.curves import from_scratch
-from lamella.use.study.report import QUANTITIES, Report, failures, spread
+from lamella.use.study.report import QUANTITIES, Report, averaged, failures, spread
 from lamella.use.study.trial import Outcome, Study, Trial, slug
-from lamella.use.table.averages import log_weighted, weighted
+from lamella.use.table.averages import AVERAGES
 
 __all__ = ["BenchmarkConfig", "benchmark", "report_benchmark"]
 
@@ -21,11 +21,13 @@ __all__ = ["BenchmarkConfig", "benchmark", "report_benchmark"]
 class BenchmarkConfig(StudyConfig):
     """``lamella study benchmark``."""
 
+    model_config = STRICT
+
     sets: dict[str, LabelledSet] = Field(min_length=1)
     models: dict[str, Source] = Field(min_length=1)
     """Architectures: one training for each set."""
-    references: dict[str, str] = {}
-    """Ready models as ``lamella table`` takes them, ASE calculators above all; energies per element are refitted for them."""
+    references: dict[str, str] = Field({})
+    """Ready models as ``lamella table`` takes them, ASE calculators above all; their energies per element are refitted."""
 
     @model_validator(mode="after")
     def _names(self) -> BenchmarkConfig:
@@ -78,27 +80,16 @@ def report_benchmark(config: BenchmarkConfig, outcomes: Sequence[Outcome]) -> Re
             points = [(row["set"], row[f"{heading}: {each}"]) for row in rows if row[f"{heading}: {each}"] is not None]
             lines.append(Line(each, [name for name, _ in points], [value for _, value in points], style="apart"))
         panels.append(Panel("", "", heading, lines))
-    rows += [averaged(rows, kind) for kind in ("WARMSE", "log-weighted")]
-    said = [f"Every training makes {config.steps} steps from random weights; the last step is judged, with its own energies per element."]
+    rows += [averaged(rows, kind) for kind in AVERAGES]
+    said = [
+        f"Every training makes {config.steps} steps from random weights; its last step is judged, with its own energies."
+    ]
     if config.references:
-        said.append(f"Of {', '.join(config.references)}, which are ready, energies per element are refitted to the test frames.")
+        said.append(
+            f"Of {', '.join(config.references)}, which are ready, energies per element are refitted to the test frames."
+        )
     said += _sizes(outcomes, config.models)
     return Report("Architectures", rows, panels, [*said, *failures(outcomes)])
-
-
-def averaged(rows: Sequence[dict[str, Any]], kind: str) -> dict[str, Any]:
-    """Weighted average of every column over the sets on which all models gave the quantity."""
-    average = {"WARMSE": weighted, "log-weighted": log_weighted}[kind]
-    total: dict[str, Any] = dict.fromkeys(rows[0]) | {"set": kind}
-    for heading in rows[0]:
-        if ": " not in heading:
-            continue
-        alike = [name for name in rows[0] if name.startswith(heading.split(": ")[0] + ": ")]
-        shared = [row for row in rows if row["weight"] and all(row[name] is not None for name in alike)]
-        if shared:
-            total[heading] = average([row[heading] for row in shared], [row["weight"] for row in shared])
-            total["weight"] = max(total["weight"] or 0.0, sum(row["weight"] for row in shared))
-    return total
 
 
 def _sizes(outcomes: Sequence[Outcome], models: Sequence[str] | dict[str, Any]) -> list[str]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import matplotlib
-import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
@@ -47,7 +48,7 @@ class Line:
         x: numbers, or categories.
         y: numbers.
         error: half length of the error bars; none where None.
-        style: ``"points"`` joined by a line, ``"line"`` without points, ``"level"`` across the panel, ``"apart"`` not joined.
+        style: ``"points"`` joined by a line, ``"line"`` alone, ``"level"`` across the panel, or points ``"apart"``.
     """
 
     name: str
@@ -77,8 +78,10 @@ def draw(panels: Sequence[Panel], png: Path, svg: Path) -> None:
     names = list(dict.fromkeys(line.name for panel in panels for line in panel.lines if line.name))
     colors = {name: _COLORS[index % len(_COLORS)] for index, name in enumerate(names)}
     with matplotlib.rc_context(_STYLE):
-        below = 0.25 * (1 + len(names) // 4)
-        figure = Figure(figsize=(_WIDTH * columns + 0.3, _HEIGHT * len(rows) + below), layout="constrained", facecolor="white")
+        width = _WIDTH * columns + 0.3
+        ncols = max(1, min(len(names), int(width / (0.075 * max(map(len, names), default=1) + 0.5))))
+        below = 0.22 * math.ceil(len(names) / ncols) + 0.1 if names else 0.0
+        figure = Figure(figsize=(width, _HEIGHT * len(rows) + below), layout="constrained", facecolor="white")
         FigureCanvasAgg(figure)
         axes = figure.subplots(len(rows), columns, squeeze=False)
         for row, line_of_axes in zip(rows, axes, strict=True):
@@ -88,13 +91,12 @@ def draw(panels: Sequence[Panel], png: Path, svg: Path) -> None:
                     _panel(each, here[index], colors)
                 else:
                     each.set_axis_off()
-        handles = {}
+        handles: dict[str, Any] = {}
         for each in axes.ravel():
             handles |= {label: handle for handle, label in zip(*each.get_legend_handles_labels(), strict=True)}
         if names:
-            figure.legend(
-                [handles[name] for name in names], names, loc="outside lower center", ncols=min(4, len(names)), handlelength=1.6
-            )
+            shown = [handles[name] for name in names]
+            figure.legend(shown, names, loc="outside lower center", ncols=ncols, handlelength=1.6, columnspacing=1.4)
         figure.savefig(png, dpi=150, metadata={"Software": None})
         figure.savefig(svg, metadata={"Date": None, "Creator": None})
 
@@ -123,6 +125,7 @@ def _panel(axes: Axes, panel: Panel, colors: dict[str, str]) -> None:
     categories = any(isinstance(value, str) for line in panel.lines for value in line.x)
     if panel.log_x and not categories:
         axes.set_xscale("log")
+        _plain_numbers(axes.xaxis, axes.get_xlim())
     if categories:
         axes.tick_params(axis="x", rotation=30)
         axes.margins(x=0.15)
@@ -130,18 +133,15 @@ def _panel(axes: Axes, panel: Panel, colors: dict[str, str]) -> None:
             label.set_horizontalalignment("right")
     if panel.log_y and any(value > 0 for line in panel.lines for value in line.y):
         axes.set_yscale("log")
-        _plain_numbers(axes)
+        _plain_numbers(axes.yaxis, axes.get_ylim())
 
 
-def _plain_numbers(axes: Axes) -> None:
-    """20 rather than 2 × 10¹; with less than a decade in view the steps between are labelled too."""
-    low, high = axes.get_ylim()
-    few = high / low < 30
-    axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,), numticks=12))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def finite(values: Sequence[float | None]) -> list[float]:
-    """With what is missing as NaN, which no line is drawn through."""
-    return [np.nan if value is None else value for value in values]
+def _plain_numbers(axis: Axis, limits: tuple[float, float]) -> None:
+    """20 rather than 2 × 10¹ where that is short; with few decades in view the steps between are labelled too."""
+    low, high = limits
+    if high > 1e5 or low < 1e-4:
+        return
+    few = high / low < 300
+    axis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,), numticks=12))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
+    axis.set_minor_formatter(NullFormatter())

@@ -3,27 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from lamella.data.keys import LabelKeys
-from lamella.train.paths import Paths
+from lamella.train.paths import Paths, absolute
 from lamella.train.recipe import Recipe, checked_recipe, read_mapping, recipe_file, set_key
 from lamella.use.table.config import SetConfig
 
-__all__ = ["LabelledSet", "Source", "StudyConfig", "TaskPart", "content_of", "recipe_of"]
+__all__ = [
+    "STRICT",
+    "Found",
+    "LabelledSet",
+    "Recipes",
+    "Source",
+    "StudyConfig",
+    "content_of",
+    "finished",
+    "recipe_of",
+    "short_run",
+]
 
 
-_STRICT: Final = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+STRICT: Final = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+"""Of every class of settings: nothing unknown, nothing infinite, nothing changed."""
+
+
+def _found(path: str) -> str:
+    """What lies on disk by its absolute path, so that the saved study can be read from elsewhere; a name stays a name."""
+    return absolute(path) if Path(path).expanduser().exists() else path
+
+
+Found = Annotated[str, AfterValidator(_found)]
+"""A path, or the name of something that comes with the package or was published."""
 
 
 class Recipes(BaseModel):
     """An architecture and how it is trained: a recipe, and settings that win over it."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
-    recipe: str
+    recipe: Found
     """A file, or the name of a recipe that comes with the package. Its first task lends loss, baseline and batches."""
     set: tuple[str, ...] = ()
     """``key=value``."""
@@ -40,7 +62,7 @@ Source = Annotated[Recipes, BeforeValidator(_source)]
 class LabelledSet(BaseModel):
     """Frames to train on, and frames to be judged by."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     train: Paths
     test: Paths
@@ -56,7 +78,7 @@ class LabelledSet(BaseModel):
 class StudyConfig(BaseModel):
     """What every study takes."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     steps: int = Field(1000, ge=1)
     """Of every training."""

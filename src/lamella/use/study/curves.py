@@ -18,13 +18,24 @@ from lamella.train.adapt.config import StartConfig
 from lamella.train.prepare import open_data
 from lamella.train.recipe import Recipe
 from lamella.use.study.chart import Line, Panel
-from lamella.use.study.config import LabelledSet, Recipes, StudyConfig, recipe_of, short_run
+from lamella.use.study.config import Found, LabelledSet, Recipes, StudyConfig, recipe_of, short_run
 from lamella.use.study.report import QUANTITIES, spread
 from lamella.use.study.subsets import subsets
 from lamella.use.study.trial import Outcome, Trial, slug
 from lamella.use.table.compare import each, elements_of
 
-__all__ = ["Curve", "Pretrained", "curve_panels", "curve_rows", "curves_of", "equal_error", "finetuned", "from_scratch", "sampled"]
+__all__ = [
+    "Curve",
+    "Pretrained",
+    "curve_panels",
+    "curve_rows",
+    "curves_of",
+    "equal_error",
+    "finetuned",
+    "from_scratch",
+    "labels_said",
+    "sampled",
+]
 
 Maker = Callable[[str, Mapping[str, Any], int], tuple[Recipe, str]]
 """Name of the set, keys of its task, and seed -> a recipe, and the task that answers."""
@@ -38,7 +49,7 @@ class Pretrained(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    model: str
+    model: Found
     """A run or step folder, a deepmd-kit file, or the name of a published model."""
     head: str = "best"
     """Where the head comes from: a task of the model, best, or random."""
@@ -49,7 +60,11 @@ class Pretrained(BaseModel):
 
 
 def sampled(
-    sets: Mapping[str, LabelledSet], sizes: tuple[Sequence[int], bool], study: StudyConfig, folder: Path, makers: Mapping[str, Maker]
+    sets: Mapping[str, LabelledSet],
+    sizes: tuple[Sequence[int], bool],
+    study: StudyConfig,
+    folder: Path,
+    makers: Mapping[str, Maker],
 ) -> list[Trial]:
     """A training for every set, size, seed and series.
 
@@ -67,7 +82,7 @@ def sampled(
                 for series, make in makers.items():
                     recipe, task = make(name, {**part, "valid": None, "valid_fraction": 0.0}, seed)
                     label = f"{slug(name)}-{slug(series)}-{size}-s{seed}"
-                    values = {"set": name, "frames": size, "seed": seed}
+                    values: dict[str, float | str] = {"set": name, "frames": size, "seed": seed}
                     trials.append(Trial(label, series, values, (name,), recipe, task=task))
     return trials
 
@@ -75,7 +90,9 @@ def sampled(
 def from_scratch(source: Recipes, study: StudyConfig, sets: Mapping[str, LabelledSet]) -> Maker:
     """Random weights; the model knows every element of the set, whichever of them a subset holds."""
     elements = {
-        name: elements_of(frame for paths in (labelled.train, labelled.test) for frame in each(open_data(paths, labelled.keys)))
+        name: elements_of(
+            frame for paths in (labelled.train, labelled.test) for frame in each(open_data(paths, labelled.keys))
+        )
         for name, labelled in sets.items()
     }
 
@@ -124,25 +141,41 @@ def curve_rows(outcomes: Sequence[Outcome], sets: Sequence[str]) -> list[dict[st
     rows = []
     for name in sets:
         curves = {quantity: curves_of(outcomes, name, quantity) for quantity in quantities}
-        std = next((outcome.std[name] for outcome in outcomes if name in outcome.std), {})
         sizes = sorted({size for found in curves.values() for sizes, _, _ in found.values() for size in sizes})
         for size in sizes:
             for series in dict.fromkeys(outcome.trial.series for outcome in outcomes):
                 row: dict[str, Any] = {"set": name, "frames": size, "model": series}
                 for quantity, found in curves.items():
                     heading, factor = QUANTITIES[quantity]
-                    known = dict(zip(found[series][0], zip(*found[series][1:], strict=True), strict=True)) if series in found else {}
+                    known = (
+                        dict(zip(found[series][0], zip(*found[series][1:], strict=True), strict=True))
+                        if series in found
+                        else {}
+                    )
                     mean, deviation = known.get(size, (None, None))
                     row[heading] = None if mean is None else factor * mean
                     row[f"± {heading.split()[0]}"] = None if deviation is None else factor * deviation
-                    row[f"{heading.split()[0]} std of labels"] = factor * std[quantity] if quantity in std else None
                 if any(row[QUANTITIES[quantity][0]] is not None for quantity in quantities):
                     rows.append(row)
     return [_without_empty(row, rows) for row in rows]
 
 
+def labels_said(outcomes: Sequence[Outcome], sets: Sequence[str]) -> list[str]:
+    """Standard deviations of the labels, a sentence per set."""
+    said = []
+    for name in sets:
+        std = next((outcome.std[name] for outcome in outcomes if name in outcome.std), {})
+        parts = [
+            f"{QUANTITIES[q][1] * std[q]:.4g} {QUANTITIES[q][0].rpartition(' ')[2]} ({q})" for q in QUANTITIES if q in std
+        ]
+        said.append(
+            f"{name}: standard deviation of the labels {', '.join(parts)}; of energies, of what energies per element leave."
+        )
+    return said
+
+
 def curve_panels(outcomes: Sequence[Outcome], sets: Sequence[str]) -> list[Panel]:
-    """Forces above, energies below, a column per set; size 0 is a level across the panel."""
+    """Forces above, energies below, a column per set (of one set, side by side); size 0 is a level across the panel."""
     panels = []
     for row, quantity in enumerate(quantity for quantity in ("forces", "energy") if quantity in _given(outcomes)):
         heading, factor = QUANTITIES[quantity]
@@ -152,7 +185,7 @@ def curve_panels(outcomes: Sequence[Outcome], sets: Sequence[str]) -> list[Panel
                 y = [factor * mean for mean in means]
                 error = [factor * (std or 0.0) for std in stds] if any(stds) else None
                 lines.append(Line(series, [], y, style="level") if sizes == [0] else Line(series, sizes, y, error))
-            panels.append(Panel(name, "training frames", heading, lines, row))
+            panels.append(Panel(name, "training frames", heading, lines, row if len(sets) > 1 else 0))
     return panels
 
 
@@ -172,7 +205,11 @@ def equal_error(curve: Curve, reference: Curve) -> list[tuple[int, float, float 
             needed = None
         else:
             at = int(below[0])
-            share = math.log(errors[at - 1] / error) / math.log(errors[at - 1] / errors[at]) if errors[at] < errors[at - 1] else 1.0
+            share = (
+                math.log(errors[at - 1] / error) / math.log(errors[at - 1] / errors[at])
+                if errors[at] < errors[at - 1]
+                else 1.0
+            )
             needed = float(sizes[at - 1] * (sizes[at] / sizes[at - 1]) ** share)
         found.append((size, error, needed))
     return found

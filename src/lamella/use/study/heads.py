@@ -10,8 +10,8 @@ from pydantic import Field
 from lamella.errors import RecipeError, nearest
 from lamella.formats.load import load
 from lamella.train.adapt.config import RANDOM
-from lamella.use.study.config import LabelledSet, StudyConfig
-from lamella.use.study.curves import Pretrained, curve_panels, curve_rows, curves_of, finetuned, sampled
+from lamella.use.study.config import STRICT, LabelledSet, StudyConfig
+from lamella.use.study.curves import Pretrained, curve_panels, curve_rows, curves_of, finetuned, labels_said, sampled
 from lamella.use.study.report import Report, failures
 from lamella.use.study.trial import Outcome, Study
 
@@ -20,6 +20,8 @@ __all__ = ["HeadsConfig", "heads", "report_heads"]
 
 class HeadsConfig(StudyConfig):
     """``lamella study heads``."""
+
+    model_config = STRICT
 
     sets: dict[str, LabelledSet] = Field(min_length=1)
     model: Pretrained
@@ -44,7 +46,9 @@ def heads(config: HeadsConfig, folder: Path) -> Study:
     if config.random:
         # a random head is worse than zero-shot before step 0, and is meant to be
         start = {**config.model.start, "allow_jump": True}
-        makers[f"{RANDOM} head"] = finetuned(config.model.model_copy(update={"head": RANDOM, "start": start}), config, potential)
+        makers[f"{RANDOM} head"] = finetuned(
+            config.model.model_copy(update={"head": RANDOM, "start": start}), config, potential
+        )
     trials = sampled(config.sets, (config.sizes, config.whole), config, folder, makers)
     return Study(trials, {name: labelled.row() for name, labelled in config.sets.items()})
 
@@ -52,6 +56,7 @@ def heads(config: HeadsConfig, folder: Path) -> Study:
 def report_heads(config: HeadsConfig, outcomes: Sequence[Outcome]) -> Report:
     """Curves, and how far apart heads are at each size."""
     said = [f"Every training makes {config.steps} steps from {config.model.model}; names are of the heads it starts from."]
+    said += labels_said(outcomes, list(config.sets))
     for name in config.sets:
         curves = curves_of(outcomes, name, "forces")
         sizes = sorted({size for sizes, _, _ in curves.values() for size in sizes})
@@ -62,4 +67,6 @@ def report_heads(config: HeadsConfig, outcomes: Sequence[Outcome]) -> Report:
         if parts and len(curves) > 1:
             said.append(f"{name}: the worst head's force error divided by the best one's is {', '.join(parts)}.")
     said += failures(outcomes)
-    return Report("Choice of the head", curve_rows(outcomes, list(config.sets)), curve_panels(outcomes, list(config.sets)), said)
+    return Report(
+        "Choice of the head", curve_rows(outcomes, list(config.sets)), curve_panels(outcomes, list(config.sets)), said
+    )

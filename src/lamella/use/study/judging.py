@@ -65,9 +65,7 @@ def _rows(study: Study, names: Sequence[str], zero_shot: bool) -> dict[str, SetC
     return {name: study.sets[name].model_copy(update=change) for name in names}
 
 
-def _judged(
-    trials: Sequence[Trial], folder: Path, sets: Mapping[str, SetConfig], on_set: OnSet | None
-) -> list[Outcome]:
+def _judged(trials: Sequence[Trial], folder: Path, sets: Mapping[str, SetConfig], on_set: OnSet | None) -> list[Outcome]:
     asked: dict[str, Respondent] = {}
     found: dict[str, Outcome] = {}
     for trial in trials:
@@ -153,5 +151,7 @@ def _kept(trial: Trial, folder: Path, identity: Mapping[str, Any]) -> Outcome | 
     content = json.loads(path.read_text(encoding="utf-8"))
     if content["of"] != json.loads(json.dumps(identity)) or content["failed"]:
         return None
-    scores = {name: {each: Score(*score.values()) for each, score in found.items()} for name, found in content["scores"].items()}
+    scores = {
+        name: {each: Score(*score.values()) for each, score in found.items()} for name, found in content["scores"].items()
+    }
     return Outcome(trial, scores, content["std"], content["facts"])

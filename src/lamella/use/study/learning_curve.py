@@ -1,7 +1,7 @@
 """Sample efficiency (DPA-2 paper, Fig. 3 and S1): error over the number of training frames, at the same number of steps.
 
-Every size is trained for the same number of steps, so that small sets are seen more often: the paper divides a fixed number of
-steps by the number of frames to get epochs. Models that are pre-trained are compared with others that begin with random
+Every size is trained for the same number of steps, so that small sets are seen more often: the paper divides a fixed number
+of steps by the number of frames to get epochs. Models that are pre-trained are compared with others that begin with random
 weights, on the same nested subsets, by the same test frames.
 """
 
@@ -19,7 +19,7 @@ from lamella.models.potential import Potential
 from lamella.train.adapt.heads import rank_heads
 from lamella.train.adapt.judge import some_frames
 from lamella.train.prepare import open_data
-from lamella.use.study.config import LabelledSet, Source, StudyConfig
+from lamella.use.study.config import STRICT, LabelledSet, Source, StudyConfig
 from lamella.use.study.curves import (
     Pretrained,
     curve_panels,
@@ -28,6 +28,7 @@ from lamella.use.study.curves import (
     equal_error,
     finetuned,
     from_scratch,
+    labels_said,
     sampled,
 )
 from lamella.use.study.report import Report, failures
@@ -42,13 +43,15 @@ _RANKED: Final = 64
 class LearningCurveConfig(StudyConfig):
     """``lamella study learning-curve``."""
 
+    model_config = STRICT
+
     sets: dict[str, LabelledSet] = Field(min_length=1)
     sizes: tuple[int, ...] = (10, 30, 100, 300, 1000)
     whole: bool = True
     """Whether all frames of a set come last."""
-    pretrained: dict[str, Pretrained] = {}
+    pretrained: dict[str, Pretrained] = Field({})
     """Models to fine-tune, by the name of their line."""
-    scratch: dict[str, Source] = {}
+    scratch: dict[str, Source] = Field({})
     """Architectures that begin with random weights."""
     zero_shot: bool = True
     """Whether the models to fine-tune are judged as they are too, their energies per element refitted to the test frames."""
@@ -72,7 +75,7 @@ def learning_curve(config: LearningCurveConfig, folder: Path) -> Study:
     for name, source in config.pretrained.items() if config.zero_shot else ():
         for each, labelled in config.sets.items():
             label = f"{slug(each)}-{slug(name)}-zero-shot"
-            values = {"set": each, "frames": 0}
+            values: dict[str, float | str] = {"set": each, "frames": 0}
             task = _answering(loaded[name], source.head, labelled)
             trials.append(Trial(label, f"{name}, zero-shot", values, (each,), None, source.model, task, zero_shot=True))
     return Study(trials, {name: labelled.row() for name, labelled in config.sets.items()})
@@ -90,6 +93,7 @@ def _answering(potential: Potential, head: str, labelled: LabelledSet) -> str:
 def report_learning_curve(config: LearningCurveConfig, outcomes: Sequence[Outcome]) -> Report:
     """Curves, and how many frames training from scratch needs for the same error."""
     said = [f"Every training makes {config.steps} steps, whatever the number of frames; the last step is judged."]
+    said += labels_said(outcomes, list(config.sets))
     for name in config.sets:
         for quantity, word in (("forces", "force"), ("energy", "energy")):
             curves = curves_of(outcomes, name, quantity)
@@ -98,17 +102,25 @@ def report_learning_curve(config: LearningCurveConfig, outcomes: Sequence[Outcom
                     if tuned in curves and plain in curves:
                         said += _savings(f"{name}, {word} error", tuned, plain, equal_error(curves[tuned], curves[plain]))
     said += failures(outcomes)
-    return Report("Learning curves", curve_rows(outcomes, list(config.sets)), curve_panels(outcomes, list(config.sets)), said)
+    return Report(
+        "Learning curves", curve_rows(outcomes, list(config.sets)), curve_panels(outcomes, list(config.sets)), said
+    )
 
 
 def _savings(what: str, tuned: str, plain: str, points: Sequence[tuple[int, float, float | None]]) -> list[str]:
     """In words, at which number of frames the other is as good."""
+    beyond = [needed is not None and math.isinf(needed) for _, _, needed in points]
+    last = len(points)
+    while last and beyond[last - 1]:
+        last -= 1
     parts = []
-    for size, _, needed in points:
-        if needed is None:
-            parts.append(f"at {size} frames {plain} is better from its first size on")
-        elif math.isinf(needed):
+    for (size, _, needed), better in zip(points[:last], beyond[:last], strict=True):
+        if better:
             parts.append(f"{size} frames are better than all that {plain} was given")
+        elif needed is None:
+            parts.append(f"{size} frames are no better than its first point")
         else:
             parts.append(f"{size} frames are worth {needed:.0f} ({needed / size:.1f} times as many)")
+    if last < len(points):
+        parts.append(f"from {points[last][0]} frames on it is better than all that {plain} was given")
     return [f"{what}, {tuned} against {plain}: {'; '.join(parts)}."] if parts else []

@@ -42,7 +42,7 @@ def fit_power_law(x: Sequence[float], errors: Sequence[float]) -> PowerLaw | Non
         return None
     slope, offset = _line(log_x, log_e)
     random = np.random.default_rng(_SEED)
-    slopes = []
+    slopes: list[float] = []
     while len(np.unique(log_x)) > 2 and len(slopes) < _DRAWS:
         drawn = random.integers(len(log_x), size=len(log_x))
         if len(np.unique(log_x[drawn])) > 1:

@@ -7,15 +7,16 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import yaml
 
 from lamella.train.state import write_file
 from lamella.use.study.chart import Panel, draw
 from lamella.use.study.trial import Outcome
+from lamella.use.table.averages import AVERAGES
 
-__all__ = ["QUANTITIES", "Report", "failures", "spread", "write_report"]
+__all__ = ["QUANTITIES", "Report", "averaged", "failures", "spread", "write_report"]
 
 QUANTITIES: Final = {
     "energy": ("energy RMSE, meV/atom", 1000.0),
@@ -98,6 +99,22 @@ def spread(values: Sequence[float]) -> tuple[float, float | None]:
     if len(values) < 2:
         return mean, None
     return mean, (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
+
+
+def averaged(rows: Sequence[Mapping[str, Any]], kind: str) -> dict[str, Any]:
+    """Average of the columns that are errors (``"quantity: model"``), over the sets on which all models gave the quantity.
+
+    Args:
+        rows: a set each, with its ``weight``.
+        kind: one of :data:`lamella.use.table.averages.AVERAGES`.
+    """
+    total: dict[str, Any] = dict.fromkeys(rows[0]) | {"set": kind, "weight": sum(row["weight"] for row in rows)}
+    for heading in (name for name in rows[0] if ": " in name):
+        alike = [name for name in rows[0] if name.startswith(heading.split(": ")[0] + ": ")]
+        shared = [row for row in rows if row["weight"] and all(row[name] is not None for name in alike)]
+        if shared:
+            total[heading] = AVERAGES[kind]([row[heading] for row in shared], [row["weight"] for row in shared])
+    return total
 
 
 def failures(outcomes: Sequence[Outcome]) -> list[str]:

@@ -2,11 +2,11 @@
 
 N  parameters of the model.
 D  frames of the training set.
-C  compute in parameters × frames seen (batch × steps): proportional to operations for one architecture and one kind of frame.
+C  compute in parameters × frames seen (batch × steps): proportional to operations for one architecture and kind of frame.
 
-The models are trained on all data for all steps, the largest model on each part of the data, and every model for each number of
-steps. Fits: e(N) over models at all data, e(D) over data with the largest model, e(C) over the frontier of all trainings: those
-that no cheaper one beats.
+The models are trained on all data for all steps, the largest model on each part of the data, and every model for each number
+of steps. Fits: e(N) over models at all data, e(D) over data with the largest model, e(C) over the frontier of all trainings:
+those that no cheaper one beats.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import Field
 
 from lamella.use.study.chart import Line, Panel
-from lamella.use.study.config import LabelledSet, Source, StudyConfig
+from lamella.use.study.config import STRICT, LabelledSet, Source, StudyConfig
 from lamella.use.study.curves import from_scratch
 from lamella.use.study.powerlaw import PowerLaw, fit_power_law, frontier
 from lamella.use.study.report import QUANTITIES, Report, failures
@@ -36,6 +36,8 @@ _AXES = {
 
 class ScalingConfig(StudyConfig):
     """``lamella study scaling``."""
+
+    model_config = STRICT
 
     data: LabelledSet
     models: dict[str, Source] = Field(min_length=1)
@@ -135,5 +137,9 @@ def _sentence(axis: str, quantity: str, law: PowerLaw | None, different: int) ->
     what = f"{quantity} error over {_AXES[axis]}"
     if law is None:
         return f"{what}: {different} different value{'s' if different != 1 else ''}, no power law; give more."
-    sure = f", 95 % interval [{law.low:.3f}, {law.high:.3f}] by bootstrap" if law.low == law.low else ", too few points for an interval"
+    sure = (
+        f", 95 % interval [{law.low:.3f}, {law.high:.3f}] by bootstrap"
+        if law.low == law.low
+        else ", too few points for an interval"
+    )
     return f"{what}: e ∝ x^-α with α = {law.exponent:.3f}{sure}, {law.points} points."

@@ -56,7 +56,8 @@ def nested_order(frames: Frames, seed: int) -> np.ndarray:
     """A random order in which the first frames hold every element, as far as few frames can."""
     order = np.random.default_rng(seed).permutation(len(frames))
     seen: set[int] = set()
-    first, later = [], []
+    first: list[int] = []
+    later: list[int] = []
     for index in order.tolist():
         numbers = set(np.unique(frames[index].numbers).tolist())
         (later if numbers <= seen else first).append(index)

@@ -1,6 +1,6 @@
 """Single- against multi-task training at equal effective steps (DPA-2 paper, Table S3), and zero-shot (Table 2).
 
-A multi-task training of S steps with n tasks a step draws a task of weight w in about w/Σw × n × S of them: so many steps its
+A multi-task training of S steps with n tasks a step draws a task of weight w about w/Σw × n × S times: so many steps its
 single-task training gets, with the same batches, model and schedule.
 """
 
@@ -19,10 +19,10 @@ from lamella.train.paths import Paths
 from lamella.train.prepare import open_tasks
 from lamella.train.recipe import Recipe, checked_recipe, recipe_content, set_key
 from lamella.use.study.chart import Line, Panel
-from lamella.use.study.config import Source, StudyConfig, content_of, finished, short_run
-from lamella.use.study.report import QUANTITIES, Report, failures, spread
+from lamella.use.study.config import STRICT, Source, StudyConfig, content_of, finished, short_run
+from lamella.use.study.report import QUANTITIES, Report, averaged, failures, spread
 from lamella.use.study.trial import Outcome, Study, Trial, slug
-from lamella.use.table.averages import log_weighted, weighted
+from lamella.use.table.averages import AVERAGES
 from lamella.use.table.config import SetConfig
 
 __all__ = ["TasksConfig", "report_tasks", "tasks_study"]
@@ -47,6 +47,8 @@ class Downstream(BaseModel):
 class TasksConfig(StudyConfig):
     """``lamella study tasks``."""
 
+    model_config = STRICT
+
     recipe: Source
     """Of the multi-task training, with all its tasks and weights."""
     test: dict[str, Paths]
@@ -55,7 +57,7 @@ class TasksConfig(StudyConfig):
     """Multi-task models, and what sets each apart: ``dataset encoding: [model.head.task_dim=8]``."""
     single: bool = True
     """Whether each task is trained alone too."""
-    downstream: dict[str, Downstream] = {}
+    downstream: dict[str, Downstream] = Field({})
 
 
 def tasks_study(config: TasksConfig, folder: Path) -> Study:
@@ -108,7 +110,9 @@ def report_tasks(config: TasksConfig, outcomes: Sequence[Outcome]) -> Report:
     sizes = {o.trial.series: o.facts["parameters"] for o in outcomes if "parameters" in o.facts}
     said.append("Parameters: " + ", ".join(f"{name} {size:,.0f}" for name, size in sizes.items()) + ".")
     if down:
-        said.append("Zero-shot errors are taken after energies per element are refitted; std is what these leave of the labels.")
+        said.append(
+            "Zero-shot errors are taken after energies per element are refitted; std is what these leave of the labels."
+        )
     return Report("Single- and multi-task training", rows, panels, [*said, *failures(outcomes)])
 
 
@@ -132,7 +136,10 @@ def _seeded(recipe: Recipe, seed: int) -> Recipe:
 
 
 def _check(config: TasksConfig, recipe: Recipe) -> None:
-    for key, name in [*(("test", name) for name in config.test), *(("downstream", d.task) for d in config.downstream.values())]:
+    for key, name in [
+        *(("test", name) for name in config.test),
+        *(("downstream", d.task) for d in config.downstream.values()),
+    ]:
         if name not in recipe.tasks:
             raise RecipeError(f"{key}: the recipe has no task {name!r}{nearest(name, recipe.tasks)}; correct the name.")
     both = set(config.test) & set(config.downstream)
@@ -193,16 +200,8 @@ def _rows(
                 mean = _mean(outcomes, each, name, quantity)
                 row[f"{heading}: {each}"] = None if mean is None else factor * mean
         rows.append(row)
-    for kind, average in (("WARMSE", weighted), ("log-weighted", log_weighted)):
-        total: dict[str, Any] = {"set": f"{kind}, zero-shot" if zero_shot else kind, "weight": sum(weights[n] for n in names)}
-        total["single-task steps"] = None
-        for heading in list(rows[0])[3:]:
-            shared = [row for row in rows if all(row[h] is not None for h in row if h.startswith(heading.split(":")[0]))]
-            total[heading] = None
-            if any(row["weight"] for row in shared):
-                total[heading] = average([row[heading] for row in shared], [row["weight"] for row in shared])
-        rows.append(total)
-    return rows
+    suffix = ", zero-shot" if zero_shot else ""
+    return rows + [averaged(rows, kind) | {"set": f"{kind}{suffix}"} for kind in AVERAGES]
 
 
 def _panel(

@@ -19,7 +19,7 @@ from lamella.train.state import pointed, step_name, write_file
 from lamella.train.stop import Interrupted
 from lamella.use.study.trial import Trial
 
-__all__ = ["checkpoint", "recipe_path", "run_path", "train_all"]
+__all__ = ["checkpoint", "recipe_path", "run_path", "train_all", "write_recipes"]
 
 Say = Callable[[str], None]
 
@@ -75,9 +75,7 @@ def train_all(trials: Sequence[Trial], folder: Path, jobs: int, say: Say) -> dic
         Interrupted: asked to stop; the same command goes on.
         LamellaError: data or a recipe that cannot be used.
     """
-    wanted = list({trial.training: trial for trial in trials if trial.recipe is not None}.values())
-    for trial in wanted:
-        _write_recipe(folder, trial)
+    wanted = write_recipes(trials, folder)
     threads = max(1, torch.get_num_threads() // jobs)
     left = [
         _Job(
@@ -102,13 +100,25 @@ def train_all(trials: Sequence[Trial], folder: Path, jobs: int, say: Say) -> dic
     return failed
 
 
+def write_recipes(trials: Sequence[Trial], folder: Path) -> list[Trial]:
+    """Write the recipe of every training; gives one trial of each.
+
+    Raises:
+        RecipeError: the folder holds a run of another recipe.
+    """
+    wanted = list({trial.training: trial for trial in trials if trial.recipe is not None}.values())
+    for trial in wanted:
+        _write_recipe(folder, trial)
+    return wanted
+
+
 def _write_recipe(folder: Path, trial: Trial) -> None:
     assert trial.recipe is not None
     path, text = recipe_path(folder, trial), dump_recipe(trial.recipe)
     if path.exists() and path.read_text(encoding="utf-8") != text and run_path(folder, trial).exists():
         raise RecipeError(
-            f"{run_path(folder, trial)}: it was begun with another recipe than this study has for it ({path}); choose another "
-            "folder with --out, or remove the run."
+            f"{run_path(folder, trial)}: it was begun with another recipe than this study has for it ({path}); choose "
+            "another folder with --out, or remove the run."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, text)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lamella.train.recipe import Recipe
 from lamella.use.table.compare import Score
 from lamella.use.table.config import SetConfig
+from lamella.use.table.run import OnSet
 
-__all__ = ["Outcome", "Study", "Trial", "slug"]
+__all__ = ["Outcome", "Study", "Trial", "Work", "slug"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,21 @@ class Study:
 
     trials: Sequence[Trial]
     sets: Mapping[str, SetConfig]
+
+
+@dataclass(frozen=True)
+class Work:
+    """How a study is carried out.
+
+    Attributes:
+        say: takes a line for people.
+        on_set: shows the progress of a set that is being predicted; None for none.
+        jobs: trainings at a time.
+    """
+
+    say: Callable[[str], None]
+    on_set: OnSet | None = None
+    jobs: int = 1
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ class Learned:
         """``task``: which answers unless the set names one for this model."""
         self.name, self.origin = name, origin
         self.potential = potential
-        self._task = task
+        self.chosen = task
         if task is not None:
             potential.task_index(task)
 
@@ -101,7 +101,7 @@ class Learned:
             if wanted[self.name] not in tasks:
                 raise UnansweredError(f"it has no task {wanted[self.name]!r} (it has {', '.join(tasks)})")
             return wanted[self.name]
-        for candidate in (self._task, wanted if isinstance(wanted, str) else None, question.name):
+        for candidate in (self.chosen, wanted if isinstance(wanted, str) else None, question.name):
             if candidate is not None and candidate in tasks:
                 return candidate
         if len(tasks) > 1:
@@ -122,7 +122,7 @@ class Calculated:
 
     def __init__(self, name: str, origin: str, calculator: BaseCalculator) -> None:
         self.name, self.origin = name, origin
-        self._calculator = calculator
+        self.calculator = calculator
 
     def task(self, question: Question) -> None:
         """None: what it knows shows when it is asked."""
@@ -132,7 +132,7 @@ class Calculated:
         for frame in frames:
             atoms = Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc)
             atoms.info |= {name: frame.labels[name].tolist() for name in INPUTS if name in frame.labels}
-            atoms.calc = self._calculator
+            atoms.calc = self.calculator
             yield frame, self._ask(atoms, frame)
 
     def _ask(self, atoms: Atoms, frame: Frame) -> Answer:
