@@ -87,7 +87,7 @@ def test_a_run_prints_the_plan_trains_and_reports_what_was_forgotten(command, tm
     result = command("finetune", "model", "mine.xyz", *SHORT)
     assert result.exit_code == 0, result.output
     text = result.stdout
-    assert text.index("before step 0") < text.index("step       4") < text.index("forgetting: errors on tasks of the model")
+    assert text.index("before step 0") < text.index("step       4") < text.index("forgotten: errors on tasks of the model")
     assert load(tmp_path / "runs" / "mine").tasks == ("low", "high", "mine")
     assert set(json.loads((tmp_path / "runs" / "mine" / "forgetting.json").read_text())) == {"low"}
     again = command("train", "--resume", "runs/mine")

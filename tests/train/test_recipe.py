@@ -99,6 +99,28 @@ def test_json_is_read_like_yaml(tmp_path: Path) -> None:
     assert load_recipe(path) == load_recipe(written(tmp_path, MINIMAL))
 
 
+@pytest.mark.parametrize("name", ["recipe.yaml", "recipe.json"])
+def test_two_tasks_of_one_name_are_refused_by_it(tmp_path: Path, name: str) -> None:
+    task = '{"train": "a.xyz"}'
+    (tmp_path / name).write_text(f'{{"tasks": {{"water": {task},\n"ice": {task},\n"water": {task}}}}}')
+    with pytest.raises(RecipeError, match=rf"{name}: the key 'water' occurs twice.*rename or remove one"):
+        load_recipe(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ((0, 0), "the weights sum to zero"),
+        ((1e308, 1e308), "sum of the weights is not finite"),
+        ((-1, 2), r"tasks\.a\.weight"),
+    ],
+)
+def test_weights_that_draw_no_task_are_refused(tmp_path: Path, weights: tuple[float, float], words: str) -> None:
+    tasks = {name: {"train": "x.xyz", "weight": weight} for name, weight in zip("ab", weights, strict=True)}
+    with pytest.raises(RecipeError, match=words):
+        load_recipe(written(tmp_path, {"tasks": tasks}))
+
+
 @pytest.mark.parametrize(
     "text", ["tasks: [", "just words", "", "seed: 1\nseed: 2\ntasks: {}", "tasks: {{x}}", "? [a]\n: 1\n"]
 )

@@ -95,7 +95,8 @@ def test_score_of_a_step_is_the_mean_over_tasks_by_weight(
         "b": {"train": str(files["other"]), "weight": 1.0},
         "idle": {"train": str(files["crystals"]), "weight": 0.0, "valid_fraction": 0.5},
     }
-    run = fit(make_recipe(tasks=tasks, training={"steps": 4}), tmp_path / "run")
+    elements = ["H", "C", "N", "O", "Na", "Cl"]  # the idle task's own too, known untrained
+    run = fit(make_recipe(tasks=tasks, elements=elements, training={"steps": 4}), tmp_path / "run")
     log = read_log(run)
     scores = {record["task"]: record["score"] for record in log if record["event"] == "valid"}
     assert scores.keys() == tasks.keys()

@@ -69,5 +69,5 @@ def trained(recipe: Recipe, folder: Path, resume: bool) -> None:
             print("\n".join(jumped.plan), flush=True)
         raise
     if first and recipe.start is not None:
-        for line in forgetting_lines(forgetting(folder)):
+        for line in forgetting_lines(folder, forgetting(folder)):
             print(line)

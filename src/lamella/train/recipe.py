@@ -194,7 +194,7 @@ def read_mapping(file: Path) -> dict[str, Any]:
         else:
             content = yaml.load(text, Loader=_UniqueKeys)  # a SafeLoader: nothing is executed
     except _TwiceError as error:
-        raise RecipeError(f"{file}: the key {error}: two tasks, or two settings, of one name; rename or remove one.") from None
+        raise RecipeError(f"{file}: the key {error}: two tasks or settings of one name; rename or remove one.") from None
     except (yaml.YAMLError, json.JSONDecodeError, RecursionError) as error:
         raise RecipeError(f"{file}: neither YAML nor JSON ({' '.join(str(error).split())}); correct that line.") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -168,8 +168,17 @@ def test_forgetting_is_measured_on_the_same_frames_before_and_after(
     assert found["low"]["after"] == judge(load(run), frames, "low").errors()
     assert found["low"]["after"]["forces"] > 1.01 * found["low"]["before"]["forces"]
     assert json.loads((run / FORGETTING).read_text()) == found
-    text = "\n".join(forgetting_lines(found))
-    for word in ("forgetting", "low ", "high", "meV/Å", "->", "×"):
+    text = "\n".join(forgetting_lines(run, found))
+    for word in (
+        "learned: errors on validation",
+        "  mine",
+        "forgotten: errors on tasks",
+        "  low ",
+        "  high",
+        "meV/Å",
+        "->",
+        "×",
+    ):
         assert word in text
 
 
@@ -181,7 +190,7 @@ def test_with_a_frozen_backbone_nothing_is_forgotten(make_start: MakeStart, plac
 
 def test_a_run_that_started_from_no_model_forgets_nothing(place: Path) -> None:
     assert forgetting(place / "model") == {}
-    assert forgetting_lines({}) == []
+    assert forgetting_lines(place / "model", {}) == []
 
 
 def test_an_adapted_model_is_adapted_again(make_start: MakeStart, tmp_path: Path) -> None:

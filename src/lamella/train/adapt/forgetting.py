@@ -11,8 +11,9 @@ from lamella.errors import LamellaError
 from lamella.formats.load import load
 from lamella.train.adapt.gate import SHOWN
 from lamella.train.adapt.judge import judge, of_known_elements, some_frames
+from lamella.train.log import read_log
 from lamella.train.paths import open_data
-from lamella.train.state import write_file
+from lamella.train.state import pointed, step_name, write_file
 
 __all__ = ["FORGETTING", "forgetting", "forgetting_lines", "read_forgetting"]
 
@@ -62,33 +63,45 @@ def read_forgetting(run: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def forgetting_lines(found: Mapping[str, Any]) -> list[str]:
-    """A table for a person: a line for each task and label."""
-    if not found:
+def forgetting_lines(run: str | Path, found: Mapping[str, Any]) -> list[str]:
+    """What a run learned and forgot, for a person: a line for each task and label.
+
+    Args:
+        run: its folder.
+        found: of :func:`forgetting`.
+    """
+    lines = _table("learned: errors on validation frames, before step 0 and at the best step", _learned(Path(run)))
+    return lines + _table("forgotten: errors on tasks of the model it started from, before and after", found)
+
+
+def _learned(run: Path) -> dict[str, Any]:
+    """By task that was compared before step 0, its validation errors then and at the best step."""
+    step = pointed(run, "best")
+    start = load(run).metadata.get("start")
+    if step is None or not isinstance(start, dict):
+        return {}
+    found = {}
+    for record in read_log(run):
+        before = start["errors"].get(record.get("task"), {}).get("valid")
+        if record["event"] == "valid" and before and step_name(record["step"]) == step.name:
+            after = {label: record[f"{label}_rmse"] for label in SHOWN if f"{label}_rmse" in record}
+            found[record["task"]] = {"before": before["before"], "after": after}
+    return found
+
+
+def _table(title: str, found: Mapping[str, Any]) -> list[str]:
+    rows = []
+    for name, entry in found.items():
+        for label, (letter, unit) in SHOWN.items():
+            if label in entry["before"] and label in entry["after"]:
+                before, after = entry["before"][label], entry["after"][label]
+                ratio = f"× {after / before:.2f}" if before > 0 else ""
+                rows.append((name, letter, f"{1e3 * before:.4g}", f"{1e3 * after:.4g}", unit, ratio))
+    if not rows:
         return []
-    rows = [
-        (
-            name,
-            f"{letter}",
-            f"{1e3 * entry['before'][label]:.4g}",
-            f"{1e3 * entry['after'][label]:.4g}",
-            _change(entry, label),
-            unit,
-        )
-        for name, entry in found.items()
-        for label, (letter, unit) in SHOWN.items()
-        if label in entry["before"] and label in entry["after"]
-    ]
-    width = max(len(row[0]) for row in rows) if rows else 0
-    lines = ["forgetting: errors on tasks of the model it started from, before and after"]
-    for name, letter, before, after, change, unit in rows:
-        lines.append(f"  {name:<{width}}  {letter}  {before:>8} -> {after:>8} {unit:<9} {change}")
-    return lines
-
-
-def _change(entry: Mapping[str, Any], label: str) -> str:
-    before, after = entry["before"][label], entry["after"][label]
-    return f"× {after / before:.2f}" if before > 0 else ""
+    width = max(len(row[0]) for row in rows)
+    shown = [f"  {name:<{width}}  {letter}  {a:>8} -> {b:>8} {unit:<9} {ratio}" for name, letter, a, b, unit, ratio in rows]
+    return [title, *shown]
 
 
 def _recipe(metadata: Mapping[str, Any]) -> Mapping[str, Any]:

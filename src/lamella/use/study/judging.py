@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+import torch
+
 from lamella.errors import LamellaError
 from lamella.formats.load import load
 from lamella.train.log import read_log
@@ -83,12 +85,17 @@ def _judged(trials: Sequence[Trial], folder: Path, sets: Mapping[str, SetConfig]
 def _respondent(trial: Trial, folder: Path) -> Respondent:
     if trial.recipe is not None:
         run = run_path(folder, trial)
-        return Learned(trial.name, str(run), load(run), trial.task)
+        return Learned(trial.name, str(run), load(run, _device(trial.recipe.device)), trial.task)
     assert trial.model is not None
-    model = respondents({trial.name: trial.model}, functions=True)[0]
+    model = respondents({trial.name: trial.model}, device=_device("auto"), functions=True)[0]
     if isinstance(model, Learned) and trial.task is not None:
         return Learned(trial.name, model.origin, model.potential, trial.task)
     return model
+
+
+def _device(wanted: str) -> str:
+    """Where a recipe's training ran: errors are taken there too."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
 
 
 def _outcome(trial: Trial, rows: Sequence[Row], facts: Mapping[str, float]) -> Outcome:

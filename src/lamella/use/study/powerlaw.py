@@ -22,17 +22,23 @@ _SEED: Final = 0
 
 
 class PowerLaw(NamedTuple):
-    """α, its 95 % interval (NaN where there are too few points), x_c, and the points that were fitted."""
+    """e = c x^-α: α, its 95 % interval (NaN where there are too few points), c, and how many points were fitted."""
 
     exponent: float
     low: float
     high: float
-    scale: float
+    coefficient: float
     points: int
 
     def __call__(self, x: float) -> float:
         """e(x)."""
-        return float((x / self.scale) ** -self.exponent)
+        return float(self.coefficient * x**-self.exponent)
+
+    @property
+    def scale(self) -> float:
+        """x_c, at which e is 1; NaN where e does not fall, or where it is beyond all numbers."""
+        power = math.log(self.coefficient) / self.exponent if self.exponent > 0 else math.nan
+        return math.exp(power) if abs(power) < 700 else math.nan
 
 
 def fit_power_law(x: Sequence[float], errors: Sequence[float]) -> PowerLaw | None:
@@ -48,9 +54,7 @@ def fit_power_law(x: Sequence[float], errors: Sequence[float]) -> PowerLaw | Non
         if len(np.unique(log_x[drawn])) > 1:
             slopes.append(-_line(log_x[drawn], log_e[drawn])[0])
     low, high = np.quantile(slopes, [0.025, 0.975]).tolist() if slopes else (math.nan, math.nan)
-    # e does not fall: no x_c
-    scale = math.exp(-offset / slope) if slope < 0 and abs(offset / slope) < 700 else math.nan
-    return PowerLaw(-slope, low, high, scale, len(log_x))
+    return PowerLaw(-slope, low, high, math.exp(offset), len(log_x))
 
 
 def frontier(x: Sequence[float], errors: Sequence[float]) -> list[int]:

@@ -58,10 +58,8 @@ def write_report(report: Report, folder: Path, command: str, config: Mapping[str
         draw(report.panels, folder / "figure.png", folder / "figure.svg")
         picture = f"![{report.title}](figure.svg)\n\n"
     said = "".join(f"* {sentence}\n" for sentence in report.sentences)
-    again = (
-        f"Made by `{command}`; recipes of all trainings are in `recipes/`, their runs in `runs/`, every error in `errors/`. "
-        "The same command on `study.yaml` makes it again."
-    )
+    recipes = " Recipes of all trainings are in `recipes/`, their runs in `runs/`." if (folder / "recipes").is_dir() else ""
+    again = f"Made by `{command} study.yaml`, which makes it again.{recipes} Every error is in `errors/`."
     page = folder / "study.md"
     write_file(page, f"# {report.title}\n\n{markdown(report.rows)}\n{picture}{said}\n{again}\n")
     return page

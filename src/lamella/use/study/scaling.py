@@ -11,6 +11,7 @@ those that no cheaper one beats.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -126,10 +127,10 @@ def _panel(
         own = [point for point in shown if point["model"] == series]
         lines.append(Line(series, [p[axis] for p in own], [factor * p[quantity] for p in own], style="apart"))
     title = ""
-    if law is not None and law.scale == law.scale:
+    if law is not None:
         ends = [min(p[axis] for p in fitted), max(p[axis] for p in fitted)]
         lines.append(Line("fit", ends, [factor * law(x) for x in ends], style="line"))
-        title = f"α = {law.exponent:.3f}" + (f" [{law.low:.3f}, {law.high:.3f}]" if law.low == law.low else "")
+        title = f"α = {law.exponent:.3f}" + (f" [{law.low:.3f}, {law.high:.3f}]" if math.isfinite(law.low) else "")
     return Panel(title, _AXES[axis], heading, lines, row)
 
 
@@ -139,7 +140,7 @@ def _sentence(axis: str, quantity: str, law: PowerLaw | None, different: int) ->
         return f"{what}: {different} different value{'s' if different != 1 else ''}, no power law; give more."
     sure = (
         f", 95 % interval [{law.low:.3f}, {law.high:.3f}] by bootstrap"
-        if law.low == law.low
+        if math.isfinite(law.low)
         else ", too few points for an interval"
     )
     return f"{what}: e ∝ x^-α with α = {law.exponent:.3f}{sure}, {law.points} points."
