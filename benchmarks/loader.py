@@ -1,10 +1,10 @@
 """The loader beside ready-made batches: the same training steps, fed from stores on the disk and fed from memory, in turn.
 
-    python benchmarks/loader.py                        # prints the table; --out FILE.json keeps it
+    python benchmarks/loader.py                        # prints the figures; --out FILE.json keeps them
 
-Embedded data sets are written as stores, one task each, several tasks a step. "From memory" trains on batches that were built
-before: graphs, labels and all. Each pair of stretches gives one ratio of their times; the median counts. A second table is of
-memory: the peak of a process that prepares and draws from a set whose frames are made when asked for, by their number.
+Embedded data sets are written as stores, one task each, two tasks a step. "From memory" trains on batches that were built
+before: graphs, labels and all. Each pair of stretches gives one ratio of their times; the median counts. Then, what the main
+process spends on a step's batches that a worker has ready, and the peak memory of drawing from large sets (Linux).
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
 
@@ -95,9 +95,9 @@ def speed(folder: Path, settings: argparse.Namespace) -> list[dict[str, float]]:
     ready = list(batches(frames, plan, potential.graph_spec, range(total), 0))
     built = (time.process_time() - built) / total
     edges = statistics.mean(share.batch.graph.n_edges for shares in ready for share in shares if share.batch)
-    print(
-        f"{potential.parameter_count():,} parameters; a draw has {edges:.0f} edges on average; {1e3 * built:.1f} ms build a step's batches"
-    )
+    taken = receiving(lambda workers: batches(frames, plan, potential.graph_spec, range(total), workers))
+    print(f"{potential.parameter_count():,} parameters; a draw has {edges:.0f} edges on average")
+    print(f"a step's batches take {1e3 * built:.1f} ms to build, {1e3 * taken:.1f} ms to take from a worker (CPU time)")
     rows = []
     for workers in settings.workers:
         with closing(batches(frames, plan, potential.graph_spec, range(total), workers)) as stream:
@@ -107,12 +107,28 @@ def speed(folder: Path, settings: argparse.Namespace) -> list[dict[str, float]]:
                 from_disk = trainer.timed(next(stream) for _ in members)
                 pairs.append((trainer.timed(ready[step] for step in members), from_disk))
         ratios = [memory / disk for memory, disk in pairs[1:]]  # the first stretch starts the workers
-        rows.append({"workers": workers, "ratio": statistics.median(ratios), "least": min(ratios), "most": max(ratios)})
         step = statistics.median(memory for memory, _ in pairs[1:]) / settings.steps
+        rows.append(
+            {"workers": workers, "ratio": statistics.median(ratios), "step_s": step, "build_s": built, "take_s": taken}
+        )
         print(
-            f"workers {workers}: {100 * rows[-1]['ratio']:.0f} % of the speed from memory ({100 * min(ratios):.0f} to {100 * max(ratios):.0f}), {1e3 * step:.0f} ms a step"
+            f"workers {workers}: {100 * rows[-1]['ratio']:.0f} % of the speed from memory (stretches "
+            f"{100 * min(ratios):.0f} to {100 * max(ratios):.0f}), {1e3 * step:.0f} ms a step"
         )
     return rows
+
+
+def receiving(stream_with: Callable[[int], Generator[list[Share]]]) -> float:
+    """CPU seconds of this process for a step's batches that a worker built long ago."""
+    spent = []
+    with closing(stream_with(1)) as stream:
+        for _ in range(12):
+            next(stream)
+            time.sleep(0.5)  # the worker is two steps ahead by now
+            began = time.process_time()
+            next(stream)
+            spent.append(time.process_time() - began)
+    return statistics.median(spent)
 
 
 class Trainer:
@@ -142,7 +158,8 @@ def peak(frames: int) -> float:
     sampler = Sampler(costs, BatchSpec(edges=4000), 1)
     for epoch in range(2):
         sampler.batches(epoch)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1e3
 
 
 if __name__ == "__main__":

@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import math
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -311,3 +315,31 @@ def test_numbers_of_a_table_are_short_and_counts_whole():
     assert [cell(value) for value in (None, 1234567, 0.123456, 12.0, "a")] == ["–", "1234567", "0.1235", "12", "a"]
     assert spread([1.0]) == (1.0, None)
     assert spread([1.0, 3.0]) == (2.0, pytest.approx(math.sqrt(2)))
+
+
+def test_asked_to_stop_trainings_side_by_side_save_and_go_on_later(folder, tmp_path):
+    sets = smallest(folder)
+    command = [
+        sys.executable,
+        "-m",
+        "lamella",
+        "study",
+        "learning-curve",
+        *sets,
+        "steps=100000",
+        "--jobs",
+        "2",
+        "--out",
+        str(tmp_path / "s"),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    logs = [tmp_path / "s" / "logs" / f"a-plain-4-s{seed}.log" for seed in (1, 2)]
+    for _ in range(600):
+        if all(log.exists() and "  train " in log.read_text() for log in logs):
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert "The same command goes on" in said
+    assert all((tmp_path / "s" / "runs" / log.stem / "last").exists() for log in logs)

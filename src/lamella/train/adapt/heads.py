@@ -77,6 +77,8 @@ def head_errors(potential: Potential, frames: Frames, task: str) -> HeadErrors:
         raise DataError(
             f"none of the {len(frames)} frames carries an energy, forces or virial; name the keys of the labels."
         )
-    shares = [errors[name] / scale[name] for name in errors if scale[name] > _NOTHING]
+    fitted = len(errors) > 1 and fit.frames < 2 * fit.rank  # energies per element alone come close to so few energies
+    counted = [name for name in errors if scale[name] > _NOTHING and not (name == "energy" and fitted)]
+    shares = [errors[name] / scale[name] for name in counted]
     score = sum(shares) / len(shares) if shares else math.inf
     return HeadErrors(task, score, errors, fit, judged)

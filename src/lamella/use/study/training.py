@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 
-from lamella.errors import RecipeError, TrainingError
+from lamella.errors import InputError, LamellaError, RecipeError, TrainingError
 from lamella.train.fit import CONFIG, fit
 from lamella.train.recipe import dump_recipe, load_recipe
 from lamella.train.state import pointed, step_name, write_file
-from lamella.train.stop import Interrupted
+from lamella.train.stop import Interrupted, listen
 from lamella.use.study.trial import Trial
 
 __all__ = ["checkpoint", "recipe_path", "run_path", "train_all", "write_recipes"]
+
+_PATIENCE: Final = 0.5
+"""s between two looks at whether somebody asked to stop."""
 
 Say = Callable[[str], None]
 
@@ -35,11 +40,12 @@ class _Job(NamedTuple):
 
 
 class _Ended(NamedTuple):
-    """How it ended: empty where well, else why not; ``status`` is the exit status of an interrupted one."""
+    """How it ended: no trouble where well; ``status`` is the exit status of an interrupted one, ``refused`` of bad input."""
 
     name: str
-    trouble: str
-    status: int | None
+    trouble: str = ""
+    status: int | None = None
+    refused: bool = False
 
 
 def recipe_path(folder: Path, trial: Trial) -> Path:
@@ -76,6 +82,8 @@ def train_all(trials: Sequence[Trial], folder: Path, jobs: int, say: Say) -> dic
         LamellaError: data or a recipe that cannot be used.
     """
     wanted = write_recipes(trials, folder)
+    if jobs > 1:
+        (folder / "logs").mkdir(parents=True, exist_ok=True)
     threads = max(1, torch.get_num_threads() // jobs)
     left = [
         _Job(
@@ -91,9 +99,11 @@ def train_all(trials: Sequence[Trial], folder: Path, jobs: int, say: Say) -> dic
     if len(left) < len(wanted):
         say(f"{len(wanted) - len(left)} of {len(wanted)} trainings are finished and kept")
     failed: dict[str, str] = {}
-    for count, ended in enumerate(_alone(left, say) if jobs == 1 else _together(left, jobs, folder), start=1):
+    for count, ended in enumerate(_alone(left, say) if jobs == 1 else _together(left, jobs), start=1):
         if ended.status is not None:
             raise Interrupted(f"{ended.trouble} The same command goes on with the study.", ended.status)
+        if ended.refused:
+            raise InputError(f"{ended.name}: {ended.trouble}")
         if ended.trouble:
             failed[ended.name] = ended.trouble
         say(f"[{count}/{len(left)}] {ended.name}: {ended.trouble or 'trained'}")
@@ -130,28 +140,68 @@ def _alone(jobs: Sequence[_Job], say: Say) -> Iterator[_Ended]:
         yield _train(job)
 
 
-def _together(jobs: Sequence[_Job], workers: int, folder: Path) -> Iterator[_Ended]:
-    (folder / "logs").mkdir(parents=True, exist_ok=True)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        running: set[Future[_Ended]] = {pool.submit(_train_apart, job) for job in jobs}
+def _together(jobs: Sequence[_Job], workers: int) -> Iterator[_Ended]:
+    """Several at a time, each in a process; a signal to stop is passed on to them, and they save before they end."""
+    running: dict[BaseProcess, tuple[_Job, Connection]] = {}
+    waiting = list(reversed(jobs))
+    with listen() as stop:
         try:
-            while running:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield future.result()
-        except BaseException:  # whatever ends the study, runs that have not begun do not begin
-            for future in running:
-                future.cancel()
-            raise
+            while running or (waiting and stop.signal is None):
+                while waiting and len(running) < workers and stop.signal is None:
+                    job = waiting.pop()
+                    running |= _started(job)
+                ready = wait([process.sentinel for process in running], timeout=_PATIENCE)
+                for process in [each for each in running if each.sentinel in ready]:
+                    yield _result(process, *running.pop(process))
+                if stop.signal is not None:
+                    _end(running)
+        finally:
+            _end(running)
+        if stop.signal is not None:
+            yield _Ended("", f"stopped by {stop.name}.", 128 + stop.signal)
 
 
-def _train_apart(job: _Job) -> _Ended:
+def _started(job: _Job) -> dict[BaseProcess, tuple[_Job, Connection]]:
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_train_apart, args=(job, there), name=job.name)
+    process.start()
+    there.close()  # of this process alone: when the other ends, reading does too
+    return {process: (job, here)}
+
+
+def _result(process: BaseProcess, job: _Job, answer: Connection) -> _Ended:
+    process.join()
+    with answer:
+        try:
+            return answer.recv()  # type: ignore[no-any-return]
+        except EOFError:
+            pass
+    if process.exitcode is not None and process.exitcode < 0:
+        name = signal.Signals(-process.exitcode).name
+        return _Ended(job.name, f"its process was ended by {name}; most often memory is short: fewer --jobs")
+    return _Ended(job.name, f"its process failed, see {job.log}")
+
+
+def _end(running: Mapping[BaseProcess, object]) -> None:
+    """Ask every process to save and end, and wait."""
+    for process in running:
+        process.terminate()
+    for process in running:
+        process.join()
+
+
+def _train_apart(job: _Job, answer: Connection) -> None:
     """In a process of its own."""
     assert job.log is not None
+    os.setsid()  # Ctrl-C reaches the study alone, which passes one signal on: a second one would not let the run save
     torch.set_num_threads(job.threads)
     with job.log.open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
-        return _train(job)
+        try:
+            ended = _train(job)
+        except LamellaError as error:
+            ended = _Ended(job.name, str(error), refused=True)
+    answer.send(ended)
 
 
 def _train(job: _Job) -> _Ended:
@@ -164,7 +214,7 @@ def _train(job: _Job) -> _Ended:
     except KeyboardInterrupt:
         return _Ended(job.name, f"interrupted during {job.name}.", 128 + signal.SIGINT)
     except TrainingError as error:
-        return _Ended(job.name, str(error), None)
+        return _Ended(job.name, str(error))
     except torch.OutOfMemoryError:
-        return _Ended(job.name, "out of memory", None)
-    return _Ended(job.name, "", None)
+        return _Ended(job.name, "out of memory")
+    return _Ended(job.name)
