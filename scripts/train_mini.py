@@ -61,7 +61,7 @@ MODEL: dict[str, Any] = {
     },
     "head": {"hidden": [96, 96, 96], "task_dim": 16},
 }
-LOSS = {"kind": "squared", "energy": [1.0, 20.0], "forces": [100.0, 60.0], "virial": [0.1, 1.0]}
+LOSS = {"kind": "squared", "energy": [5.0, 20.0], "forces": [100.0, 60.0], "virial": [0.1, 1.0]}
 """Squares, the tails being cut by the filter and by ``clip``: with absolute errors a new model stays at forces of zero."""
 OPTIMIZER = {"kind": "adam", "lr": 1.0e-3, "clip": 5.0}
 WARMUP = 100
