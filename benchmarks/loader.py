@@ -33,9 +33,10 @@ from lamella.train.draw import TaskDraw
 from lamella.train.optim import build_optimizer
 from lamella.train.parallel.division import TrainingPlan
 from lamella.train.paths import open_data
-from lamella.train.prepare import build_potential, make_sampler, open_tasks, task_seed
+from lamella.train.prepare import build_potential, make_sampler
 from lamella.train.recipe import Recipe
 from lamella.train.step import StepSetting, train_step
+from lamella.train.task_data import open_tasks, task_seed
 
 SETS = ("molecules_pbe", "lif_gfn1", "water_gfn2")
 BACKBONE = {"layers": 3, "node_dim": 64, "edge_dim": 32, "angle_dim": 16}

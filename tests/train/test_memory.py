@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import lamella.train.prepare as prepare
+import lamella.train.task_data as task_data
 from lamella.train.fit import fit
 from lamella.train.log import read_log
 from lamella.train.recipe import Recipe
@@ -67,7 +67,7 @@ def test_sets_ten_times_larger_than_memory_are_trained_in_a_part_of_it(
     batch: dict[str, int],
 ) -> None:
     sets = {f"set{k}": Simulated(k) for k in range(4)}
-    monkeypatch.setattr(prepare, "open_data", lambda paths, keys: sets[Path(paths[0]).name])
+    monkeypatch.setattr(task_data, "open_data", lambda paths, keys: sets[Path(paths[0]).name])
     tasks = {name: {"train": name, "valid_fraction": 0.002} for name in sets}
     training = {"steps": 6, "valid_every": 3, "tasks_per_step": 2}
     run = fit(make_recipe(tasks=tasks, batch=batch, training=training), tmp_path / "run")

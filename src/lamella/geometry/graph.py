@@ -15,6 +15,8 @@ from lamella.types import Frame, FrameInput, Graph, GraphSpec, Incidence
 
 __all__ = ["build_graph", "collate", "frame_input", "graph_from_edges", "species_index"]
 
+Edges = np.ndarray | Tensor
+
 
 def species_index(numbers: np.ndarray, elements: Sequence[int], source: str = "structure") -> np.ndarray:
     """Position of each atomic number in ``elements``, (n,) int64.
@@ -52,36 +54,42 @@ def build_graph(frame: Frame, spec: GraphSpec) -> Graph:
 
 
 def graph_from_edges(
-    species: np.ndarray,
-    edges: tuple[np.ndarray, np.ndarray, np.ndarray],
+    species: np.ndarray | Tensor,
+    edges: tuple[Edges, Edges, Edges],
     spec: GraphSpec,
     inputs: Mapping[str, Tensor] | None = None,
+    by_neighbor: Tensor | None = None,
 ) -> Graph:
-    """The graph of one frame from its directed edges (src, dst, vec), sorted by ``src``.
+    """The graph of one frame from its directed edges (src, dst, vec), sorted by ``src``, on the device they are on.
 
     Args:
         species: (N,) int64.
-        edges: centre (E,), neighbour (E,), vector (E, 3) in Å.
+        edges: centre (E,), neighbour (E,), vector (E, 3) in Å; numpy arrays or tensors.
         spec: what the model reads.
         inputs: (1, width) by name.
+        by_neighbor: (E,) the edges listed by neighbour, in order of edges within each, where it is known.
     """
-    src, dst, vec = edges if not spec.excluded_pairs else _without(species, edges, spec.excluded_pairs)
-    n_atoms = len(species)
-    short = np.flatnonzero(np.einsum("ij,ij->i", vec, vec) < spec.short_cutoff * spec.short_cutoff)
+    src, dst, vec = (torch.as_tensor(part) for part in edges)
+    device, n_atoms = vec.device, len(species)
+    species = torch.as_tensor(species).to(device)
+    if spec.excluded_pairs:
+        kept = _allowed(species[src], species[dst], spec.excluded_pairs).nonzero()[:, 0]
+        src, dst, vec, by_neighbor = src[kept], dst[kept], vec[kept], None
+    short = ((vec * vec).sum(dim=1) < spec.short_cutoff * spec.short_cutoff).nonzero()[:, 0]
     centre = src[short]
-    angle_j, angle_k, swap = _angles(centre if spec.angles else centre[:0], n_atoms)
+    angle_j, angle_k = _angles(centre, n_atoms) if spec.angles else _no_angles(centre)
     return Graph(
-        species=torch.from_numpy(species),
-        frame=_sorted_incidence(np.zeros(n_atoms, dtype=np.int64), 1),
+        species=species,
+        frame=_sorted_incidence(torch.zeros(n_atoms, dtype=torch.int64, device=device), 1),
         src=_sorted_incidence(src, n_atoms),
-        dst=_incidence(dst, n_atoms),
-        vec=torch.from_numpy(vec),
-        short=torch.from_numpy(short),
+        dst=_incidence(dst, n_atoms, by_neighbor),
+        vec=vec,
+        short=short,
         short_src=_sorted_incidence(centre, n_atoms),
         short_dst=_incidence(dst[short], n_atoms),
-        angle_j=_sorted_incidence(angle_j, len(short)),
-        angle_k=Incidence(torch.from_numpy(angle_k), torch.from_numpy(swap), _ptr(angle_j, len(short))),
-        inputs=dict(inputs or {}),
+        angle_j=angle_j,
+        angle_k=angle_k,
+        inputs={name: value.to(device) for name, value in (inputs or {}).items()},
     )
 
 
@@ -130,47 +138,50 @@ def frame_input(frame: Frame, wanted: FrameInput) -> Tensor:
     return torch.from_numpy(row)
 
 
-def _without(
-    species: np.ndarray, edges: tuple[np.ndarray, np.ndarray, np.ndarray], pairs: Sequence[tuple[int, int]]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The edges whose two species are not an excluded pair."""
-    src, dst, vec = edges
-    keep = np.ones(len(src), dtype=bool)
+def _allowed(centre: Tensor, neighbor: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
+    """Whether the two species of each edge are no excluded pair, (E,) bool."""
+    keep = torch.ones_like(centre, dtype=torch.bool)
     for a, b in pairs:
-        keep &= ~(((species[src] == a) & (species[dst] == b)) | ((species[src] == b) & (species[dst] == a)))
-    return src[keep], dst[keep], vec[keep]
+        keep &= ~(((centre == a) & (neighbor == b)) | ((centre == b) & (neighbor == a)))
+    return keep
 
 
-def _angles(centre: np.ndarray, n_atoms: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every ordered pair (j, k) of short edges that share their centre, j = k too, sorted by j.
+def _angles(centre: Tensor, n_atoms: int) -> tuple[Incidence, Incidence]:
+    """Every ordered pair (j, k) of short edges that share their centre, j = k too, sorted by j: by j, and by k.
 
     A centre with q short edges owns one block of q × q angles. ``swap`` is the position of (k, j) for each (j, k): read
     as a list it enumerates the angles sorted by k, since the blocks are square.
     """
-    count = np.bincount(centre, minlength=n_atoms)
+    count = torch.bincount(centre, minlength=n_atoms)
     degree = count[centre]
-    first = (np.cumsum(count) - count)[centre]
-    block = (np.cumsum(count**2) - count**2)[centre]
-    angle_j = np.repeat(np.arange(len(centre)), degree)
-    within = np.arange(len(angle_j)) - np.repeat(np.cumsum(degree) - degree, degree)
+    first = (count.cumsum(0) - count)[centre]
+    block = ((count**2).cumsum(0) - count**2)[centre]
+    rank = torch.arange(len(centre), device=centre.device) - first
+    n_angles = int(degree.sum())
+    angle_j = torch.repeat_interleave(degree, output_size=n_angles)
+    within = torch.arange(n_angles, device=centre.device) - (degree.cumsum(0) - degree)[angle_j]
     angle_k = first[angle_j] + within
-    swap = block[angle_j] + within * degree[angle_j] + (angle_j - first[angle_j])
-    return angle_j, angle_k, swap
+    swap = (block + rank)[angle_j].addcmul_(within, degree[angle_j])
+    ptr = torch.cat([degree.new_zeros(1), degree.cumsum(0)])
+    return Incidence(angle_j, torch.arange(n_angles, device=centre.device), ptr), Incidence(angle_k, swap, ptr)
 
 
-def _ptr(owner: np.ndarray, size: int) -> Tensor:
-    ptr = np.zeros(size + 1, dtype=np.int64)
-    np.cumsum(np.bincount(owner, minlength=size), out=ptr[1:])
-    return torch.from_numpy(ptr)
+def _no_angles(centre: Tensor) -> tuple[Incidence, Incidence]:
+    none = Incidence(centre[:0], centre[:0], centre.new_zeros(len(centre) + 1))
+    return none, none
 
 
-def _sorted_incidence(owner: np.ndarray, size: int) -> Incidence:
-    return Incidence(torch.from_numpy(owner), torch.arange(len(owner)), _ptr(owner, size))
+def _ptr(owner: Tensor, size: int) -> Tensor:
+    count = torch.bincount(owner, minlength=size)
+    return torch.cat([count.new_zeros(1), count.cumsum(0)])
 
 
-def _incidence(owner: np.ndarray, size: int) -> Incidence:
-    order = np.argsort(owner, kind="stable")
-    return Incidence(torch.from_numpy(owner), torch.from_numpy(order), _ptr(owner, size))
+def _sorted_incidence(owner: Tensor, size: int) -> Incidence:
+    return Incidence(owner, torch.arange(len(owner), device=owner.device), _ptr(owner, size))
+
+
+def _incidence(owner: Tensor, size: int, order: Tensor | None = None) -> Incidence:
+    return Incidence(owner, owner.argsort(stable=True) if order is None else order, _ptr(owner, size))
 
 
 def _concatenate(parts: Sequence[Incidence]) -> Incidence:

@@ -7,7 +7,7 @@ from vesin import NeighborList
 
 from lamella.errors import StructureError
 
-__all__ = ["CLOSEST", "check_structure", "neighbor_edges"]
+__all__ = ["CLOSEST", "check_structure", "complete_cell", "neighbor_edges", "neighbor_images", "on_top"]
 
 CLOSEST = 0.05
 """Atoms closer than this (Å) are on top of each other: no model was trained there and 1/r blows up."""
@@ -59,9 +59,16 @@ def neighbor_edges(
     Raises:
         StructureError: see :func:`check_structure`; also two atoms closer than :data:`CLOSEST`.
     """
+    src, dst, _, vec = neighbor_images(positions, cell, pbc, cutoff, source)
+    return src, dst, vec
+
+
+def neighbor_images(
+    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float, source: str = "structure"
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The same edges with the image of each neighbour: src, dst, shift (E, 3) in cell vectors, vec."""
     check_structure(positions, cell, pbc, source)
-    box = np.ascontiguousarray(cell, dtype=np.float64) if pbc.any() else np.zeros((3, 3))
-    box = _complete(box, pbc)
+    box = complete_cell(cell, pbc)
     # vesin leaves out what lies at the cutoff itself
     search = NeighborList(cutoff=cutoff * (1.0 + 1e-12), full_list=True, sorted=True, n_threads=1)
     points = np.ascontiguousarray(positions, dtype=np.float64)
@@ -73,11 +80,37 @@ def neighbor_edges(
     order = order[distance2[order] <= cutoff * cutoff]
     if len(order) and distance2[order].min() < CLOSEST**2:
         worst = order[np.argmin(distance2[order])]
-        raise StructureError(
-            f"{source}: atoms {src[worst]} and {dst[worst]} are {np.sqrt(distance2[worst]):.3g} Å apart, on top of each "
-            "other; remove one, or check the units (positions are in Å)."
-        )
-    return src[order], dst[order], vec[order]
+        raise on_top(source, int(src[worst]), int(dst[worst]), float(distance2[worst]))
+    return src[order], dst[order], shift[order], vec[order]
+
+
+def on_top(source: str, i: int, j: int, distance2: float) -> StructureError:
+    """What is raised for atoms i and j closer than :data:`CLOSEST`, given their squared distance in Å²."""
+    return StructureError(
+        f"{source}: atoms {i} and {j} are {np.sqrt(distance2):.3g} Å apart, on top of each other; remove one, or check the "
+        "units (positions are in Å)."
+    )
+
+
+def complete_cell(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    """The cell with vectors along non-periodic directions replaced by unit normals: their length cannot matter.
+
+    (3, 3) float64, contiguous; zeros where nothing is periodic.
+    """
+    box = np.ascontiguousarray(cell, dtype=np.float64) if pbc.any() else np.zeros((3, 3))
+    if pbc.all() or not pbc.any():
+        return box
+    full = box.copy()
+    if pbc.sum() == 2:
+        (free,) = np.flatnonzero(~pbc)
+        a, b = (box[axis] for axis in np.flatnonzero(pbc))
+        normal = np.cross(a, b)
+        full[free] = normal / np.linalg.norm(normal)
+        return full
+    (axis,) = np.flatnonzero(pbc)
+    _, _, basis = np.linalg.svd(box[axis][None])
+    full[np.flatnonzero(~pbc)] = basis[1:]
+    return full
 
 
 def _one_line(cell: np.ndarray) -> str:
@@ -93,23 +126,6 @@ def _edge_key(src: np.ndarray, dst: np.ndarray, shift: np.ndarray, n_atoms: int)
         for axis in range(3):
             key = key * span[axis] + (shift[:, axis] - low[axis])
     return key
-
-
-def _complete(box: np.ndarray, pbc: np.ndarray) -> np.ndarray:
-    """The cell with vectors along non-periodic directions replaced by unit normals: their length cannot matter."""
-    if pbc.all() or not pbc.any():
-        return box
-    full = box.copy()
-    if pbc.sum() == 2:
-        (free,) = np.flatnonzero(~pbc)
-        a, b = (box[axis] for axis in np.flatnonzero(pbc))
-        normal = np.cross(a, b)
-        full[free] = normal / np.linalg.norm(normal)
-        return full
-    (axis,) = np.flatnonzero(pbc)
-    _, _, basis = np.linalg.svd(box[axis][None])
-    full[np.flatnonzero(~pbc)] = basis[1:]
-    return full
 
 
 def _thickness(cell: np.ndarray, pbc: np.ndarray) -> float:

@@ -22,186 +22,57 @@ Shapes: N atoms, E edges, Q short edges (within the angle cutoff), A angles, C c
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from lamella.geometry.segment import Slots, gather, gather_add, segment_sum, slots_of, spread
-from lamella.geometry.switch import SWITCHES, Shell, SwitchKind
+from lamella.geometry.parts import Part, parts_of
+from lamella.geometry.segment import gather, gather_add, segment_sum, spread
+from lamella.geometry.switch import SWITCHES
+from lamella.models.dpa3_config import DPA3Config
 from lamella.nn.activation import activation
 from lamella.nn.dense import Dense, side_by_side
 from lamella.nn.embedding import ChargeSpinEmbedding, TypeEmbedding
 from lamella.nn.environment import Environment, SlotUse
-from lamella.nn.residual import UpdateStyle, combine, learned_steps
+from lamella.nn.recompute import Values, recomputed
+from lamella.nn.residual import combine, learned_steps
 from lamella.nn.symmetrise import symmetrise
-from lamella.types import FrameInput, Graph
+from lamella.types import Graph
 
 __all__ = ["DPA3", "DPA3Config"]
 
 
-class DPA3Config(BaseModel):
-    """Hyper-parameters of the DPA-3 backbone; the defaults are deepmd-kit's shipped example (L6, 128/64/32)."""
+class _State(NamedTuple):
+    """Edges and angles of some centres, and what every layer reads of their geometry, in the model's dtype."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    element_heads: ClassVar[bool] = False  # one head network serves all elements
-
-    kind: Literal["dpa3"] = "dpa3"
-    layers: int = Field(6, ge=1, le=256)
-    node_dim: int = Field(128, ge=1)
-    edge_dim: int = Field(64, ge=1)
-    angle_dim: int = Field(32, ge=1)
-    cutoff: float = Field(6.0, gt=0, le=100)
-    """Å; neighbours nearer than this are edges."""
-    switch_start: float = Field(5.3, gt=0)
-    angle_cutoff: float = Field(4.0, gt=0, le=100)
-    """Å; edges shorter than this form angles."""
-    angle_switch_start: float = Field(3.5, gt=0)
-    switch: SwitchKind = "exponential"
-    edge_sel: int = Field(120, ge=1)
-    """Neighbours that the edge sums are normalised for. Nothing is cut away: see ``edge_norm``."""
-    angle_sel: int = Field(30, ge=1)
-    dynamic_sel: bool = False
-    """Normalise by ``sel / sel_reduction`` (deepmd-kit's dynamic neighbour selection) instead of ``sel``."""
-    sel_reduction: float = Field(10.0, gt=0)
-    axis: int = Field(4, ge=1)
-    update_angle: bool = True
-    """False: line graph of order 1, no angles at all."""
-    smooth_edge_update: bool = True
-    """False: an edge outside the angle cutoff feeds itself to the angle update, so the energy is discontinuous there."""
-    edge_init: Literal["distance", "switched_inverse"] = "distance"
-    angle_compression: int = Field(1, ge=0)
-    """Rate c by which node and edge features shrink before they enter an angle; 0 for none."""
-    angle_compression_edge: int = Field(2, ge=1)
-    angle_compression_kind: Literal["split", "linear"] = "split"
-    messages: int = Field(1, ge=1, le=256)
-    """Messages of node width per edge."""
-    update_style: UpdateStyle = "res_residual"
-    update_step: float = 0.1
-    """Initial learned step of every update."""
-    sequential: bool = False
-    """Update edges, angles, edges again and nodes one after the other, each from what is newest, instead of all at once."""
-    activation: str = "silut:10.0"
-    env_std: float = Field(0.3, ge=0)
-    """Constant scale of the environment matrix; 0 takes it from the training data."""
-    concat_embedding: bool = False
-    embedding_bias: bool = False
-    electron_embedding: bool = False
-    """Embed the electron configurations of the elements instead of the elements."""
-    protection: float = Field(0.0, ge=0)
-    """Å, added to r in the environment matrix."""
-    excluded_pairs: tuple[tuple[str, str], ...] = ()
-    """Pairs of elements, either way round, that do not see each other."""
-    charge_spin: bool = False
-    """Whether total charge and spin of a frame enter the initial node features."""
-    default_charge_spin: tuple[float, float] | None = None
-    """For frames that carry none; null where every frame must."""
-
-    @property
-    def edge_norm(self) -> float:
-        """N_m of sums over edges."""
-        return self.edge_sel / self.sel_reduction if self.dynamic_sel else float(self.edge_sel)
-
-    @property
-    def angle_norm(self) -> float:
-        """N_m of sums over angles."""
-        return self.angle_sel / self.sel_reduction if self.dynamic_sel else float(self.angle_sel)
-
-    @property
-    def angle_node_dim(self) -> int:
-        """Width of a node inside an angle."""
-        return self.angle_dim // self.angle_compression if self.angle_compression else self.node_dim
-
-    @property
-    def angle_edge_dim(self) -> int:
-        """Width of an edge inside an angle."""
-        if not self.angle_compression:
-            return self.edge_dim
-        return self.angle_dim * self.angle_compression_edge // (2 * self.angle_compression)
-
-    @property
-    def short_cutoff(self) -> float:
-        """Longest edge of an angle, Å; 0 without angles."""
-        return self.angle_cutoff if self.update_angle else 0.0
-
-    @property
-    def angles(self) -> bool:
-        """Whether the graph lists angles."""
-        return self.update_angle
-
-    @property
-    def shells(self) -> tuple[Shell, ...]:
-        """Every cutoff, the longest first."""
-        edge = Shell("cutoff", self.switch_start, self.cutoff, self.switch)
-        angle = Shell("angle cutoff", self.angle_switch_start, self.angle_cutoff, self.switch)
-        return (edge, angle) if self.update_angle else (edge,)
-
-    @property
-    def rough(self) -> tuple[str, ...]:
-        """Which options break smoothness, and where."""
-        read = self.layers > 1 or self.sequential  # else no node sees what angles did to edges
-        if self.smooth_edge_update or not self.update_angle or not read:
-            return ()
-        jump = f"the energy jumps at {self.angle_cutoff:g} Å"
-        return (f"smooth_edge_update: false feeds an edge longer than angle_cutoff to its own angle update: {jump}",)
-
-    @property
-    def inputs(self) -> tuple[FrameInput, ...]:
-        """What is read of a frame beside its geometry."""
-        if not self.charge_spin:
-            return ()
-        charge, spin = self.default_charge_spin or (None, None)
-        return tuple(
-            FrameInput(name, 1, None if value is None else (value,)) for name, value in (("charge", charge), ("spin", spin))
-        )
-
-    @property
-    def output_dim(self) -> int:
-        """Width of what the head reads."""
-        return self.node_dim * (2 if self.concat_embedding else 1)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> DPA3Config:
-        activation(self.activation)
-        if not self.switch_start < self.cutoff:
-            raise ValueError(f"switch_start ({self.switch_start}) must lie below cutoff ({self.cutoff})")
-        if not self.angle_switch_start < self.angle_cutoff:
-            raise ValueError(
-                f"angle_switch_start ({self.angle_switch_start}) must lie below angle_cutoff ({self.angle_cutoff})"
-            )
-        if self.sequential and not (self.update_angle and self.update_style == "res_residual"):
-            raise ValueError("sequential needs update_angle: true and update_style: res_residual")
-        if self.angle_cutoff > self.cutoff:
-            raise ValueError(f"angle_cutoff ({self.angle_cutoff}) must not exceed cutoff ({self.cutoff})")
-        if self.axis > min(self.node_dim, self.edge_dim):
-            raise ValueError(f"axis ({self.axis}) must not exceed node_dim and edge_dim")
-        if self.dynamic_sel and not self.smooth_edge_update:
-            raise ValueError("dynamic_sel needs smooth_edge_update: true")
-        if self.angle_compression:
-            split = self.angle_compression_kind == "split"
-            if (self.angle_dim * self.angle_compression_edge) % (2 * self.angle_compression):
-                raise ValueError("angle_dim * angle_compression_edge must be divisible by 2 * angle_compression")
-            if split and (self.angle_node_dim > self.node_dim or self.angle_edge_dim > self.edge_dim):
-                raise ValueError("angle_compression_kind 'split' takes more channels than nodes or edges have")
-        return self
-
-
-@dataclass(frozen=True)
-class _Geometry:
-    """What every layer reads of a graph, in the model's dtype."""
-
+    edge_EC: Tensor
+    angle_AC: Tensor
     w_E: Tensor
     h_NS3: Tensor  # h times its switch, at the slots of each centre
-    slots: Slots  # of edges, by centre
     w_A: Tensor
 
 
+class _Nodes(NamedTuple):
+    """Atoms as their edges see them: the centres, and all atoms, since any may be a neighbour."""
+
+    own_NC: Tensor
+    own_linear_NC: Tensor  # of the centres: what they add to the linear maps of an edge
+    all_NC: Tensor
+    all_linear_NC: Tensor  # the same of neighbours
+
+
 class DPA3(nn.Module):
-    """Backbone: graph -> node features (N, ``config.output_dim``), invariant to rotations, reflections and permutations."""
+    """Backbone: graph -> node features (N, ``config.output_dim``), invariant to rotations, reflections and permutations.
+
+    Attributes:
+        part_rows: None computes every layer for all atoms at once and keeps what derivatives need. A number bounds memory:
+            a layer then works on the edges and angles of some centres at a time, about so many rows together, and computes
+            them again for its derivatives. A layer looks beyond its centres only at the nodes of their neighbours, so
+            nothing changes but the order in which gradients are added.
+    """
 
     def __init__(self, config: DPA3Config, elements: Sequence[str]) -> None:
         super().__init__()
@@ -220,6 +91,7 @@ class DPA3(nn.Module):
             std=config.env_std or 1.0,
             from_data=config.env_std == 0.0,
         )
+        self.part_rows: int | None = None
         self._act = activation(config.activation)
 
     def environments(self) -> list[Environment]:
@@ -244,25 +116,51 @@ class DPA3(nn.Module):
         if self.charge_spin is not None:
             embedding_NC = embedding_NC + gather(self.charge_spin(graph.inputs), graph.frame)
         node_NC = self._act(embedding_NC)
-        geometry, edge_EC, angle_AC = self._initial(graph, vec_E3, node_NC.dtype)
+        parts = parts_of(graph, self.part_rows)
+        vectors = _split(vec_E3, [part.graph.n_edges for part in parts])
+        first = [self.edge_init, self.angle_init]
+        states = [
+            self._call(partial(self._initial, part, node_NC.dtype), [vec], first)
+            for part, vec in zip(parts, vectors, strict=True)
+        ]
         for layer in self.layers:
-            node_NC, edge_EC, angle_AC = layer(node_NC, edge_EC, angle_AC, graph, geometry)
+            node_NC, states = self._updated(layer, node_NC, parts, states)
         return torch.cat([node_NC, embedding_NC], dim=1) if self.config.concat_embedding else node_NC
 
-    def _initial(self, graph: Graph, vec_E3: Tensor, dtype: torch.dtype) -> tuple[_Geometry, Tensor, Tensor]:
-        """Switches, h, and the first edge and angle features (Eqs. 17-19)."""
-        config = self.config
-        rows = self.environment(graph.species, graph.src.index, graph.dst.index, vec_E3)
+    def _call(self, run: Callable[..., Values], inputs: Sequence[Tensor], read: Sequence[nn.Module]) -> Values:
+        """``run(*inputs)``, to be computed again where memory is bounded; ``read`` are the modules it takes weights from."""
+        if self.part_rows is None:
+            return run(*inputs)
+        return recomputed(run, inputs, [weight for module in read for weight in module.parameters()])
+
+    def _updated(
+        self, layer: nn.Module, node_NC: Tensor, parts: Sequence[Part], states: Sequence[Values]
+    ) -> tuple[Tensor, list[Values]]:
+        """Nodes after a layer, and of each part its edges, angles and geometry."""
+        own_linear_NC, linear_NC = layer.node_linear(node_NC)
+        counts = [part.graph.src.size for part in parts]
+        owned = zip(_split(node_NC, counts), _split(own_linear_NC, counts), strict=True)
+        results = [
+            self._call(partial(layer, part), [own, own_linear, node_NC, linear_NC, *state], [layer])
+            for part, (own, own_linear), state in zip(parts, owned, states, strict=True)
+        ]
+        nodes = [node for node, _, _ in results]
+        updated = [(edge, angle, *state[2:]) for (_, edge, angle), state in zip(results, states, strict=True)]
+        return nodes[0] if len(nodes) == 1 else torch.cat(nodes), updated
+
+    def _initial(self, part: Part, dtype: torch.dtype, vec_E3: Tensor) -> Values:
+        """The first edge and angle features, switches and h (Eqs. 17-19): the fields of :class:`_State`."""
+        config, graph = self.config, part.graph
+        rows = self.environment(graph.species, part.centre, graph.dst.index, vec_E3)
         if config.edge_init == "distance":
             edge_EC = self.edge_init(rows.r_E[:, None].to(dtype))
         else:
             edge_EC = self._act(self.edge_init(rows.s_E[:, None].to(dtype)))
-        slots = slots_of(graph.src)
-        h_NS3 = spread((rows.h_E3 * rows.w_E[:, None]).to(dtype), slots)
+        h_NS3 = spread((rows.h_E3 * rows.w_E[:, None]).to(dtype), part.slots)
         w_E1 = rows.w_E[:, None].to(dtype)
         if not config.update_angle:
             empty = edge_EC.new_zeros(0)
-            return _Geometry(w_E1, h_NS3, slots, empty), edge_EC, empty
+            return _State(edge_EC, empty, w_E1, h_NS3, empty)
         r_Q = rows.r_E.index_select(0, graph.short)
         unit_Q3 = vec_E3.index_select(0, graph.short) / (r_Q + 1e-6)[:, None]
         cos_A = (gather(unit_Q3, graph.angle_j) * gather(unit_Q3, graph.angle_k)).sum(dim=1) * (1.0 - 1e-6)
@@ -272,7 +170,11 @@ class DPA3(nn.Module):
         ws_Q1 = ws_Q[:, None].to(dtype)
         w_A = gather(ws_Q1, graph.angle_j) * gather(ws_Q1, graph.angle_k)
         angle_AC = self.angle_init((cos_A / math.sqrt(math.pi))[:, None].to(dtype))
-        return _Geometry(w_E1, h_NS3, slots, w_A), edge_EC, angle_AC
+        return _State(edge_EC, angle_AC, w_E1, h_NS3, w_A)
+
+
+def _split(x: Tensor, counts: Sequence[int]) -> Sequence[Tensor]:
+    return (x,) if len(counts) == 1 else x.split(list(counts))
 
 
 class DPA3Layer(nn.Module):
@@ -307,62 +209,74 @@ class DPA3Layer(nn.Module):
                 self.shrink_edge = Dense(e, config.angle_edge_dim, bias=False)
         self._act = activation(config.activation)
 
-    def forward(
-        self, node_NC: Tensor, edge_EC: Tensor, angle_AC: Tensor, graph: Graph, geometry: _Geometry
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Updated (node, edge, angle); edges and angles that nobody above reads stay as they are."""
+    @property
+    def _edge_layers(self) -> list[Dense]:
+        return [self.node_edge, self.edge_self] if self.updates_edges else [self.node_edge]
+
+    def node_linear(self, node_NC: Tensor) -> tuple[Tensor, Tensor]:
+        """What an atom adds to the linear maps of an edge as its centre, and as its neighbour, (N, out)."""
+        weight, bias = side_by_side(self._edge_layers)
+        n = node_NC.shape[1]
+        return torch.addmm(bias, node_NC, weight[:n]), node_NC @ weight[n : 2 * n]
+
+    def forward(self, part: Part, *values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Updated (node, edge, angle) of a part; edges and angles that nobody above reads stay as they are.
+
+        Args:
+            part: the whole graph, or some of its centres with their edges and angles.
+            values: the fields of ``_Nodes``, then those of ``_State``.
+        """
+        graph, nodes, state = part.graph, _Nodes(*values[:4]), _State(*values[4:])
         if self.config.sequential:
-            return self._in_sequence(node_NC, edge_EC, angle_AC, graph, geometry)
-        layers = [self.node_edge, self.edge_self] if self.updates_edges else [self.node_edge]
-        message_EC, *edge_updates = self._edge_linear(layers, node_NC, edge_EC, graph)
-        node_out = self._update_node(node_NC, edge_EC, message_EC, graph, geometry)
+            return self._in_sequence(nodes, state, part)
+        edge_EC, angle_AC = state.edge_EC, state.angle_AC
+        message_EC, *edge_updates = self._edge_linear(self._edge_layers, nodes, edge_EC, graph)
+        node_out = self._update_node(nodes, edge_EC, message_EC, state, part)
         if not self.updates_edges:
             return node_out, edge_EC, angle_AC
         if self.config.update_angle:
             angle_layers = [self.edge_angle_1, self.angle_self] if self.updates_angles else [self.edge_angle_1]
-            u_AC, *angle_updates = self._angle_linear(angle_layers, node_NC, edge_EC, angle_AC, graph)
-            edge_updates.append(self._edge_from_angles(u_AC, edge_EC, graph, geometry))
+            u_AC, *angle_updates = self._angle_linear(angle_layers, nodes.own_NC, edge_EC, angle_AC, graph)
+            edge_updates.append(self._edge_from_angles(u_AC, edge_EC, graph, state.w_A))
             if self.updates_angles:
                 angle_AC = combine(angle_AC, angle_updates, self.step_angle, self.config.update_style)
         return node_out, combine(edge_EC, edge_updates, self.step_edge, self.config.update_style), angle_AC
 
-    def _in_sequence(
-        self, node_NC: Tensor, edge_EC: Tensor, angle_AC: Tensor, graph: Graph, geometry: _Geometry
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _in_sequence(self, nodes: _Nodes, state: _State, part: Part) -> tuple[Tensor, Tensor, Tensor]:
         """Edges by themselves, angles, edges by angles, nodes: each from what is newest."""
-        (self_EC,) = self._edge_linear([self.edge_self], node_NC, edge_EC, graph)
+        graph, own_NC, edge_EC, angle_AC = part.graph, nodes.own_NC, state.edge_EC, state.angle_AC
+        (self_EC,) = self._edge_linear([self.edge_self], nodes, edge_EC, graph)
         edge_EC = torch.addcmul(edge_EC, self_EC, self.step_edge[0])
-        (turn_AC,) = self._angle_linear([self.angle_self], node_NC, edge_EC, angle_AC, graph)
+        (turn_AC,) = self._angle_linear([self.angle_self], own_NC, edge_EC, angle_AC, graph)
         angle_AC = torch.addcmul(angle_AC, turn_AC, self.step_angle[0])
-        (u_AC,) = self._angle_linear([self.edge_angle_1], node_NC, edge_EC, angle_AC, graph)
-        edge_EC = torch.addcmul(edge_EC, self._edge_from_angles(u_AC, edge_EC, graph, geometry), self.step_edge[1])
-        (message_EC,) = self._edge_linear([self.node_edge], node_NC, edge_EC, graph)
-        return self._update_node(node_NC, edge_EC, message_EC, graph, geometry), edge_EC, angle_AC
+        (u_AC,) = self._angle_linear([self.edge_angle_1], own_NC, edge_EC, angle_AC, graph)
+        edge_EC = torch.addcmul(edge_EC, self._edge_from_angles(u_AC, edge_EC, graph, state.w_A), self.step_edge[1])
+        (message_EC,) = self._edge_linear([self.node_edge], nodes, edge_EC, graph)
+        return self._update_node(nodes, edge_EC, message_EC, state, part), edge_EC, angle_AC
 
-    def _update_node(
-        self, node_NC: Tensor, edge_EC: Tensor, message_EC: Tensor, graph: Graph, geometry: _Geometry
-    ) -> Tensor:
+    def _update_node(self, nodes: _Nodes, edge_EC: Tensor, message_EC: Tensor, state: _State, part: Part) -> Tensor:
         """Self, symmetrised and message terms (Eqs. 4, 6, 7, 12)."""
-        config = self.config
+        config, graph = self.config, part.graph
         sym_edge, sym_node = (
-            symmetrise(geometry.h_NS3, spread(x_EC, geometry.slots), config.axis, math.sqrt(config.edge_norm))
-            for x_EC in (edge_EC, gather(node_NC, graph.dst))
+            symmetrise(state.h_NS3, spread(x_EC, part.slots), config.axis, math.sqrt(config.edge_norm))
+            for x_EC in (edge_EC, gather(nodes.all_NC, graph.dst))
         )
-        message_NC = segment_sum(message_EC * geometry.w_E, graph.src) / config.edge_norm
+        message_NC = segment_sum(message_EC * state.w_E, graph.src) / config.edge_norm
         updates = [
-            self._act(self.node_self(node_NC)),
+            self._act(self.node_self(nodes.own_NC)),
             self._act(self.node_sym(torch.cat([sym_edge, sym_node], dim=1))),
             *message_NC.split(config.node_dim, dim=1),
         ]
-        return combine(node_NC, updates, self.step_node, self.config.update_style)
+        return combine(nodes.own_NC, updates, self.step_node, self.config.update_style)
 
-    def _edge_linear(self, layers: list[Dense], node_NC: Tensor, edge_EC: Tensor, graph: Graph) -> tuple[Tensor, ...]:
-        """act(layer([centre | neighbour | edge])) per edge, (E, out) for each of ``layers``."""
-        n, e = node_NC.shape[1], edge_EC.shape[1]
-        weight, bias = side_by_side(layers)
-        w_i, w_j, w_e = weight.split([n, n, e])
-        rows_EC = gather_add(torch.addmm(bias, node_NC, w_i), graph.src, node_NC @ w_j, graph.dst)
-        return self._act(torch.addmm(rows_EC, edge_EC, w_e)).split([layer.weight.shape[1] for layer in layers], dim=1)
+    def _edge_linear(self, layers: list[Dense], nodes: _Nodes, edge_EC: Tensor, graph: Graph) -> tuple[Tensor, ...]:
+        """act(layer([centre | neighbour | edge])) per edge, (E, out) for each of ``layers``, all or one of the edge's."""
+        widths = [layer.weight.shape[1] for layer in layers]
+        start = self.node_edge.weight.shape[1] if layers[0] is self.edge_self else 0
+        own_NC, all_NC = (x.narrow(1, start, sum(widths)) for x in (nodes.own_linear_NC, nodes.all_linear_NC))
+        w_e = side_by_side(layers)[0][-edge_EC.shape[1] :]
+        rows_EC = gather_add(own_NC, graph.src, all_NC, graph.dst)
+        return self._act(torch.addmm(rows_EC, edge_EC, w_e)).split(widths, dim=1)
 
     def _angle_linear(
         self,
@@ -393,8 +307,8 @@ class DPA3Layer(nn.Module):
             return self.shrink_node(node_NC), self.shrink_edge(edge_QC)
         return node_NC[:, : config.angle_node_dim], edge_QC[:, : config.angle_edge_dim]
 
-    def _edge_from_angles(self, u_AC: Tensor, edge_EC: Tensor, graph: Graph, geometry: _Geometry) -> Tensor:
+    def _edge_from_angles(self, u_AC: Tensor, edge_EC: Tensor, graph: Graph, w_A: Tensor) -> Tensor:
         """Message of all angles to their receiving edge j (Eqs. 6, 7, 10 on G²)."""
-        sum_QC = segment_sum(u_AC * geometry.w_A, graph.angle_j) / math.sqrt(self.config.angle_norm)
+        sum_QC = segment_sum(u_AC * w_A, graph.angle_j) / math.sqrt(self.config.angle_norm)
         outside = torch.zeros_like(edge_EC) if self.config.smooth_edge_update else edge_EC
         return self._act(self.edge_angle_2(outside.index_copy(0, graph.short, sum_QC)))

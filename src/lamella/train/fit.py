@@ -26,7 +26,7 @@ from lamella.train.optim import MovingAverage, build_optimizer
 from lamella.train.parallel.division import TrainingPlan, ValidationPlan
 from lamella.train.parallel.ranks import Ranks, joined
 from lamella.train.plan import plan_lines
-from lamella.train.prepare import TaskData, build_potential, count_sel, make_sampler, open_tasks, task_seed
+from lamella.train.prepare import build_potential, count_sel, make_sampler
 from lamella.train.progress import Display, Silent, make_display
 from lamella.train.recipe import Recipe, dump_recipe
 from lamella.train.resume import resumed_potential
@@ -43,6 +43,7 @@ from lamella.train.state import (
 )
 from lamella.train.step import Outcome, StepSetting, train_step
 from lamella.train.stop import Interrupted, StopRequest, listen
+from lamella.train.task_data import TaskData, open_tasks, task_seed
 from lamella.train.validate import validate
 
 __all__ = ["CONFIG", "fit"]

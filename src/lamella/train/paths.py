@@ -22,8 +22,8 @@ EMBEDDED: Final = "embedded:"
 def _paths(value: Any) -> Any:
     """One path is a list of one; relative paths become absolute, since the saved recipe is read again from elsewhere."""
     listed = [value] if isinstance(value, str | Path) else value
-    if not isinstance(listed, list | tuple):
-        return listed
+    if not isinstance(listed, list | tuple) or not listed:
+        raise ValueError("give a path, or a list of at least one")
     return [absolute(str(path)) if isinstance(path, str | Path) else path for path in listed]
 
 

@@ -11,8 +11,8 @@ from lamella.data.sample import Sampler
 from lamella.fields import INPUTS, LABELS
 from lamella.models.potential import Potential
 from lamella.models.words import ARCHITECTURES, cutoffs
-from lamella.train.prepare import TaskData
 from lamella.train.recipe import Recipe
+from lamella.train.task_data import TaskData
 
 __all__ = ["plan_lines"]
 

@@ -1,48 +1,33 @@
-"""From a recipe to what training starts with: data of every task, and a model with weights, baselines and statistics."""
+"""From a recipe and its data to what training starts with: a model with weights, baselines and statistics; batches."""
 
 from __future__ import annotations
 
 import platform
-import zlib
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from importlib.metadata import version
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
-from ase.data import atomic_numbers, chemical_symbols
+from ase.data import chemical_symbols
 
 from lamella.data.baseline import fit_baseline, given_baseline, isolated_atom_baseline
 from lamella.data.load import check_inputs
 from lamella.data.sample import BatchSpec, Sampler, check_has_edges, frame_costs
-from lamella.data.source import Frames, Selection, split_fraction
+from lamella.data.source import Frames, Selection
 from lamella.data.statistics import environment_statistics
 from lamella.errors import DataError, RecipeError
-from lamella.fields import INPUTS, LABELS
 from lamella.models.heads import EnergyHead
 from lamella.models.potential import Potential
 from lamella.train.adapt.start import started_potential
 from lamella.train.parallel.ranks import ALONE, Ranks
 from lamella.train.paths import open_data
-from lamella.train.recipe import Recipe, TaskConfig, checked_recipe, recipe_content
+from lamella.train.recipe import Recipe, checked_recipe, recipe_content
 from lamella.train.sel import SEL_CUTOFFS, most_neighbors, nested, place_auto, rounded_sel
-from lamella.types import Frame
+from lamella.train.task_data import TaskData, data_record, each, elements_of, open_tasks, task_seed
 
-__all__ = [
-    "Survey",
-    "TaskData",
-    "build_potential",
-    "data_record",
-    "each",
-    "count_sel",
-    "make_sampler",
-    "open_data",
-    "open_tasks",
-    "task_seed",
-]
+__all__ = ["TaskData", "build_potential", "count_sel", "make_sampler", "open_data", "open_tasks"]
 
 _SEARCH = 1.5
 """Radius of the search for atoms on top of each other, Å: one within less spends its time on empty cells."""
@@ -53,64 +38,6 @@ _SMALLEST_SPREAD = 1e-2
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
-@dataclass(frozen=True)
-class Survey:
-    """What one pass over frames finds.
-
-    Attributes:
-        numbers: atomic numbers that occur, sorted.
-        carries: number of frames that carry each label.
-        atoms: total number.
-    """
-
-    numbers: tuple[int, ...]
-    carries: Mapping[str, int]
-    atoms: int
-
-
-@dataclass(frozen=True)
-class TaskData:
-    """The data of one task.
-
-    Attributes:
-        config: its part of the recipe.
-        train: frames to train on.
-        valid: frames to validate on; None for none.
-        survey: of the training frames.
-        held_out: of the validation frames.
-    """
-
-    config: TaskConfig
-    train: Frames
-    valid: Frames | None
-    survey: Survey
-    held_out: Survey
-
-    @property
-    def numbers(self) -> set[int]:
-        """Atomic numbers that occur in training or validation."""
-        return {*self.survey.numbers, *self.held_out.numbers}
-
-
-def each(frames: Frames) -> Iterator[Frame]:
-    """The frames, one after the other."""
-    return (frames[index] for index in range(len(frames)))
-
-
-def task_seed(seed: int, task: str) -> int:
-    """A seed of the task's own: it depends on its name, not on which other tasks there are."""
-    return int(np.random.SeedSequence([seed, zlib.crc32(task.encode())]).generate_state(1, np.uint32)[0])
-
-
-def open_tasks(recipe: Recipe) -> dict[str, TaskData]:
-    """Open and survey the data of every task.
-
-    Raises:
-        DataError: data that cannot be read, or that carries no label the task's loss asks for.
-    """
-    return {name: _open_task(name, task, recipe.seed) for name, task in recipe.tasks.items()}
-
-
 def count_sel(recipe: Recipe, data: Mapping[str, TaskData]) -> tuple[Recipe, list[str]]:
     """The recipe with numbers in place of every ``sel: auto``, and a line on each.
 
@@ -119,8 +46,7 @@ def count_sel(recipe: Recipe, data: Mapping[str, TaskData]) -> tuple[Recipe, lis
     ratios = recipe.sel_from_data
     if not ratios:
         return recipe, []
-    elements = recipe.elements or _elements_of(data)
-    _check_covered(elements, data)
+    elements = elements_of(recipe, data)
     backbone = recipe_content(recipe)["model"]["backbone"]
     cutoffs = {field: float(nested(backbone, SEL_CUTOFFS[backbone["kind"]][field])) for field in ratios}
     frames = (frame for task in data.values() if task.config.weight > 0 for frame in each(task.train))
@@ -172,8 +98,7 @@ def build_potential(recipe: Recipe, data: Mapping[str, TaskData]) -> Potential:
 def _new_potential(recipe: Recipe, data: Mapping[str, TaskData]) -> tuple[Potential, dict[str, str]]:
     """Random weights, and how each task's baseline was found."""
     recipe, _ = count_sel(recipe, data)
-    elements = recipe.elements or _elements_of(data)
-    _check_covered(elements, data)
+    elements = elements_of(recipe, data)
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         potential = Potential(recipe.model, elements, tuple(recipe.tasks))
@@ -202,23 +127,6 @@ def _new_potential(recipe: Recipe, data: Mapping[str, TaskData]) -> tuple[Potent
 def _check_inputs(potential: Potential, data: Mapping[str, TaskData]) -> None:
     for frames in (part for task in data.values() for part in (task.train, task.valid) if part is not None):
         check_inputs(frames, potential.graph_spec)
-
-
-def data_record(data: Mapping[str, TaskData]) -> dict[str, Any]:
-    """Paths, content hashes and numbers of frames: what must not change between sessions of a run."""
-    return {
-        name: {
-            "train": {"paths": list(task.config.train), "hash": task.train.content_hash, "frames": len(task.train)},
-            "valid": None
-            if task.valid is None
-            else {
-                "paths": list(task.config.valid or task.config.train),
-                "hash": task.valid.content_hash,
-                "frames": len(task.valid),
-            },
-        }
-        for name, task in data.items()
-    }
 
 
 def make_sampler(
@@ -257,50 +165,6 @@ def _check_some_edge(frames: Frames, potential: Potential) -> None:
     check_has_edges(np.zeros((len(frames), 2)), potential.cutoff)
 
 
-def _open_task(name: str, task: TaskConfig, seed: int) -> TaskData:
-    train = open_data(task.train, task.keys)
-    valid: Frames | None = None
-    if task.valid is not None:
-        valid = open_data(task.valid, task.keys)
-    elif task.valid_fraction > 0.0:
-        try:
-            train, valid = split_fraction(train, task.valid_fraction, task_seed(seed, name))
-        except DataError as error:
-            raise DataError(f"tasks.{name}: {error}") from None
-    survey = _survey(train)
-    wanted = [label for label, prefactors in task.loss.prefactors().items() if any(prefactors)]
-    if not any(survey.carries[label] for label in wanted):
-        raise DataError(
-            f"tasks.{name}: the loss is of {', '.join(wanted) or 'nothing'}, but the training frames carry "
-            f"{_found(survey)}; name the keys of the labels (tasks.{name}.keys) or change the prefactors "
-            f"(tasks.{name}.loss)."
-        )
-    held_out = Survey((), {}, 0) if valid is None else _survey(valid)
-    judged = [label for label, prefactor in task.loss.judging().items() if prefactor]
-    if valid is not None and not any(held_out.carries[label] for label in judged):  # every step would score 0
-        raise DataError(
-            f"tasks.{name}: steps are judged by {', '.join(judged)}, but the {len(valid)} validation frames carry "
-            f"{_found(held_out)}; name the keys of the labels (tasks.{name}.keys), give other data (tasks.{name}.valid), or "
-            f"set tasks.{name}.valid_fraction to 0 for no validation."
-        )
-    return TaskData(task, train, valid, survey, held_out)
-
-
-def _found(survey: Survey) -> str:
-    return ", ".join(label for label in LABELS if survey.carries[label]) or "no label"
-
-
-def _survey(frames: Frames) -> Survey:
-    numbers: set[int] = set()
-    carries: Counter[str] = Counter(dict.fromkeys(LABELS, 0))
-    atoms = 0
-    for frame in each(frames):
-        numbers.update(np.unique(frame.numbers).tolist())
-        carries.update(name for name in (*LABELS, *INPUTS) if name in frame.labels)
-        atoms += len(frame)
-    return Survey(tuple(sorted(numbers)), dict(carries), atoms)
-
-
 def _set_environments(potential: Potential, data: Mapping[str, TaskData]) -> None:
     """Means and scales of every environment matrix that takes them from data: all tasks that are trained, together."""
     for environment in potential.backbone.environments():
@@ -332,28 +196,6 @@ def _set_frame_params(potential: Potential, data: Mapping[str, TaskData]) -> Non
             std = np.maximum(values.std(axis=0), _SMALLEST_SPREAD)
             head.frame_mean = torch.from_numpy(values.mean(axis=0)).to(potential.dtype)
             head.frame_inv_std = torch.from_numpy(1.0 / std).to(potential.dtype)
-
-
-def _elements_of(data: Mapping[str, TaskData]) -> tuple[str, ...]:
-    """Those of the tasks that are trained: one of weight 0 must not change their model."""
-    found = {number for task in data.values() if task.config.weight > 0 for number in task.numbers}
-    return tuple(chemical_symbols[number] for number in sorted(found))
-
-
-def _check_covered(elements: tuple[str, ...], data: Mapping[str, TaskData]) -> None:
-    known = {atomic_numbers.get(symbol) for symbol in elements}
-    for name, task in data.items():
-        missing = [chemical_symbols[number] for number in sorted(task.numbers) if number not in known]
-        if missing and task.config.weight == 0:
-            raise RecipeError(
-                f"tasks.{name}: {', '.join(missing)} occurs in no task that is trained, and this one has weight 0; give it "
-                "a weight, leave it out, or list all elements (elements: [...]) to have a model that knows them untrained."
-            )
-        if missing:
-            raise RecipeError(
-                f"elements: {', '.join(missing)} occurs in the data of task {name} but is not listed; add it, or set "
-                "elements to null to take all that occur."
-            )
 
 
 def _set_baseline(potential: Potential, name: str, task: TaskData) -> str:

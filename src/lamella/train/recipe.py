@@ -6,10 +6,11 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ase.data import atomic_numbers
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lamella.data.keys import LabelKeys
 from lamella.data.sample import BatchSpec
@@ -47,6 +48,19 @@ Baseline = Literal["least_squares", "isolated_atoms", "keep"] | dict[str, float]
 the model that training starts from."""
 
 
+def _checked_symbols(symbols: tuple[str, ...]) -> tuple[str, ...]:
+    strange = [symbol for symbol in symbols if atomic_numbers.get(symbol, 0) < 1]
+    if strange:
+        raise ValueError(f"{strange[0]!r} is no chemical symbol")
+    if not symbols or len(set(symbols)) < len(symbols):
+        raise ValueError(f"each symbol once, at least one; got {', '.join(symbols) or 'none'}")
+    return symbols
+
+
+Symbols = Annotated[tuple[str, ...], AfterValidator(_checked_symbols)]
+"""Chemical symbols, each once."""
+
+
 class TaskConfig(BaseModel):
     """One label source: its data, its weight in the sampling, its baseline and its loss."""
 
@@ -59,16 +73,12 @@ class TaskConfig(BaseModel):
     keys: LabelKeys = LabelKeys()
     weight: float = Field(1.0, ge=0)
     """Probability of the task in a step, up to normalisation."""
+    elements: Symbols | None = None
+    """Chemical symbols its frames may hold; null takes those that they do. The model knows the elements of all tasks."""
     baseline: Baseline = "least_squares"
     loss: LossConfig = LossConfig()
     batch: BatchSpec | None = None
     """Batches of this task; null for those of the recipe."""
-
-    @model_validator(mode="after")
-    def _some_data(self) -> TaskConfig:
-        if not self.train:
-            raise ValueError("train: give at least one path of training data")
-        return self
 
 
 class TrainingConfig(BaseModel):
@@ -100,10 +110,10 @@ class Recipe(BaseModel):
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "auto"
     """``auto``: the first GPU where there is one, else the CPU."""
-    elements: tuple[str, ...] | None = None
-    """Chemical symbols the model knows; null takes those of the data."""
+    elements: Symbols | None = None
+    """Chemical symbols the model knows; null takes those of the tasks that are trained."""
     model: ModelConfig = ModelConfig()
-    tasks: dict[str, TaskConfig] = Field(min_length=1)
+    tasks: dict[str, TaskConfig]
     optimizer: OptimizerConfig = AdamW()
     schedule: ScheduleConfig = ExponentialSchedule()
     batch: BatchSpec = BatchSpec(frames=8)
@@ -124,6 +134,11 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
+        if not self.tasks:
+            raise ValueError("tasks: give at least one task, with a name and its data: tasks: {NAME: {train: [...]}}")
+        nameless = [name for name in self.tasks if not name.strip() or not name.isprintable()]
+        if nameless:
+            raise ValueError(f"tasks: {nameless[0]!r} is no name; use letters, digits, - and _")
         if not any(task.weight > 0 for task in self.tasks.values()):
             raise ValueError("tasks: the weights sum to zero; at least one task needs a weight above 0")
         if not math.isfinite(sum(task.weight for task in self.tasks.values())):
@@ -233,6 +248,8 @@ def set_key(content: dict[str, Any], override: str) -> None:
         raise RecipeError(f"{override!r} is no setting; write key=value, for example training.steps=1000.")
     try:
         value = yaml.load(text, Loader=_UniqueKeys)
+    except _TwiceError as error:
+        raise RecipeError(f"{override!r}: the key {error}; rename or remove one.") from None
     except yaml.YAMLError:
         raise RecipeError(f"{override!r}: the value is no YAML; quote it.") from None
     node = content

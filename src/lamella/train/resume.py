@@ -10,8 +10,8 @@ from lamella.errors import CheckpointError, DataError, RecipeError
 from lamella.models.bundle import load_model
 from lamella.models.potential import Potential
 from lamella.train.adapt.start import rearmed
-from lamella.train.prepare import TaskData, data_record
 from lamella.train.recipe import Recipe
+from lamella.train.task_data import TaskData, data_record
 
 __all__ = ["resumed_potential"]
 
@@ -72,9 +72,9 @@ def _changes(old: Any, new: Any, key: tuple[str, ...] = ()) -> Iterator[Change]:
 
 
 def _is_fixed(key: tuple[str, ...]) -> bool:
-    """Whether a checkpoint contains this setting; tasks that come or go and their baselines too."""
+    """Whether a checkpoint contains this setting; tasks that come or go, their baselines and elements too."""
     if key[0] == "tasks":
-        return len(key) == 2 or key[2] == "baseline"
+        return len(key) == 2 or key[2] in ("baseline", "elements")
     return any(key[: len(fixed)] == fixed for fixed in _FIXED)
 
 

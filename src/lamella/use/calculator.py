@@ -14,6 +14,7 @@ from lamella.data.convert import has_volume, stress_from_virial, structure_from_
 from lamella.data.inputs import frame_inputs
 from lamella.data.keys import ReadReport
 from lamella.errors import InputError, StructureError
+from lamella.geometry.moving import MovingGraph
 from lamella.models.potential import Potential
 from lamella.use.inputs import warn_of_ignored_inputs
 from lamella.use.predict import Model, runnable
@@ -59,6 +60,7 @@ class Calculator(AseCalculator):
         super().__init__()
         self.model: Potential = runnable(model, dtype, device)
         self.task: str = self.model.tasks[self.model.task_index(task)]
+        self._graph = MovingGraph(self.model.graph_spec, self.model.device)
         self._said: set[str] = set()
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
@@ -86,11 +88,11 @@ class Calculator(AseCalculator):
         if self.atoms is None:
             raise InputError("the calculator has no atoms: set atoms.calc = calculator and ask the atoms.")
         frame = structure_from_atoms(self.atoms, "structure")
-        warn_of_ignored_inputs(frame, self.model.graph_spec, self._said)
+        warn_of_ignored_inputs(frame, self._graph.spec, self._said)
         solid = has_volume(frame.cell)
         if "stress" in properties and not solid:
             raise PropertyNotImplementedError("stress needs a cell of three independent vectors; this structure has none.")
-        prediction = self.model(self.model.graph([frame]), self.task)
+        prediction = self.model(self._graph(frame), self.task)
         energy = float(prediction.energy[0])
         self.results = {
             "energy": energy,
@@ -107,7 +109,7 @@ class Calculator(AseCalculator):
         Raises:
             StructureError: no two atoms within the cutoff, or no graph at all.
         """
-        if self.model.graph([structure_from_atoms(atoms, source)]).n_edges == 0:
+        if self._graph(structure_from_atoms(atoms, source)).n_edges == 0:
             raise StructureError(
                 f"{source}: no atom has a neighbour within the model's cutoff of {self.model.cutoff:g} Å, so "
                 "nothing acts on any atom; check the units (positions are in Å), the cell and pbc."

@@ -18,14 +18,15 @@ class Fates:
 
     Attributes:
         loaded: names that hold a tensor of the loaded model, to the last bit (in the run's dtype).
-        grown: names whose tensor is larger than the loaded one, and how many of its numbers are new.
+        widened: names of matrices that hold the loaded one but for some rows (new elements, codes of tasks), and how many
+            numbers those rows have.
         new: names whose tensor is not in the loaded model.
         dropped: names of the loaded model that are gone.
-        numbers: in all that were loaded.
+        numbers: that were loaded.
     """
 
     loaded: tuple[str, ...]
-    grown: dict[str, int]
+    widened: dict[str, int]
     new: tuple[str, ...]
     dropped: tuple[str, ...]
     numbers: int
@@ -39,23 +40,31 @@ def fates(potential: Potential, source: Potential, dtype: str) -> Fates:
     for name, value in old.items():
         by_content.setdefault(_key(name, value), []).append(name)
     used: set[str] = set()
-    loaded, grown, new, numbers = [], {}, [], 0
+    loaded, widened, new, numbers = [], {}, [], 0
     for name, parameter in potential.named_parameters():
         value = _plain(parameter)
         same = by_content.get(_key(name, value))
-        before = old.get(name)
+        rows = 0 if name not in old else _rows_kept(old[name], value)
         if same is not None:
             loaded.append(name)
             numbers += value.numel()
             used.update(same)
-        elif before is not None and before.shape[1:] == value.shape[1:] and len(before) < len(value):
-            grown[name] = value.numel() - before.numel()
-            numbers += before.numel()
+        elif rows:
+            kept = rows * value.shape[1]
+            widened[name] = value.numel() - kept
+            numbers += kept
             used.add(name)
         else:
             new.append(name)
     dropped = tuple(name for name in old if name not in used)
-    return Fates(tuple(loaded), grown, tuple(new), dropped, numbers)
+    return Fates(tuple(loaded), widened, tuple(new), dropped, numbers)
+
+
+def _rows_kept(old: Tensor, new: Tensor) -> int:
+    """Rows of a matrix that are still what and where they were."""
+    if old.dim() != 2 or old.shape[1:] != new.shape[1:] or len(new) < len(old):
+        return 0
+    return int((old == new[: len(old)]).all(dim=1).sum())
 
 
 def _plain(value: Tensor) -> Tensor:

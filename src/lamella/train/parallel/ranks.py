@@ -184,7 +184,7 @@ def _meet(rank: int, world: int, device: torch.device) -> None:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise TrainingError(
             f"rank {rank} of {world}: the processes do not find each other ({reason}); start them with "
-            "`torchrun --nproc-per-node=N -m lamella train ...`."
+            "`torchrun --nproc-per-node=N -m -- lamella train ...`."
         ) from None
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from lamella.train.prepare import open_data
 from lamella.train.recipe import Recipe
 from lamella.use.study.chart import Line, Panel
-from lamella.use.study.config import STRICT, LabelledSet, Source, StudyConfig, recipe_of
-from lamella.use.study.report import QUANTITIES, Report, failures, spread
+from lamella.use.study.config import STRICT, Distinct, LabelledSet, Source, StudyConfig, recipe_of
+from lamella.use.study.errors import given, mean_error
+from lamella.use.study.report import QUANTITIES, Report, failures
 from lamella.use.study.trial import Outcome, Study, Trial, slug
 from lamella.use.table.compare import each, elements_of
 
@@ -24,7 +25,7 @@ FULL: Final = "full"
 class Removal(BaseModel):
     """One part, and the settings that remove it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = STRICT
 
     part: str
     set: tuple[str, ...] = Field(min_length=1)
@@ -46,7 +47,7 @@ class AblationConfig(StudyConfig):
 
     model_config = STRICT
 
-    sets: dict[str, LabelledSet] = Field(min_length=1)
+    sets: Annotated[dict[str, LabelledSet], Distinct] = Field(min_length=1)
     """All of them train one model, each a task."""
     recipe: Source
     """Of the full model; a DPA-2 unless ``remove`` is given."""
@@ -63,45 +64,42 @@ def ablation(config: AblationConfig, folder: Path) -> Study:
     )
     trials = []
     for seed in config.seeds:
-        trials.append(_trial(config, "", (), elements, seed))
+        trials.append(_trial(config, FULL, (), elements, seed))
         for channel, parts in config.remove.items():
             gone: tuple[str, ...] = ()
             for removal in parts:
                 gone += removal.set
-                trials.append(_trial(config, f"{channel}: {removal.part}", gone, elements, seed))
+                trials.append(_trial(config, _series(channel, removal), gone, elements, seed))
     return Study(trials, {name: labelled.row() for name, labelled in config.sets.items()})
 
 
 def report_ablation(config: AblationConfig, outcomes: Sequence[Outcome]) -> Report:
     """By how much errors rise at each removal, averaged over the sets."""
-    quantities = [q for q in QUANTITIES if any(q in scores for o in outcomes for scores in o.scores.values())]
+    quantities = given(outcomes)
+    averages = {
+        quantity: {series: _average(config, outcomes, series, quantity) for series in _all_series(config)}
+        for quantity in quantities
+    }
     rows: list[dict[str, Any]] = []
-    panels = []
     for channel, parts in config.remove.items():
         before = FULL
         for removal in parts:
-            name = f"{channel}: {removal.part}"
+            name = _series(channel, removal)
             row: dict[str, Any] = {"channel": channel, "removed": removal.part}
-            for quantity in quantities:
-                heading, factor = QUANTITIES[quantity]
-                now, then = _average(config, outcomes, name, quantity), _average(config, outcomes, before, quantity)
-                row[f"rise of {heading}"] = None if now is None or then is None else factor * (now - then)
-                row[heading] = None if now is None else factor * now
+            for quantity, known in averages.items():
+                now, then = known[name], known[before]
+                row[f"rise of {QUANTITIES[quantity][0]}"] = None if now is None or then is None else now - then
+                row[QUANTITIES[quantity][0]] = now
             rows.append(row)
             before = name
-    full = {quantity: _average(config, outcomes, FULL, quantity) for quantity in quantities}
-    for quantity in quantities[:2]:
-        heading, factor = QUANTITIES[quantity]
-        lines = []
-        for channel, parts in config.remove.items():
-            names = [FULL, *(f"{channel}: {removal.part}" for removal in parts)]
-            values = [_average(config, outcomes, name, quantity) for name in names]
-            known = [
-                (name.partition(": ")[2] or FULL, factor * v) for name, v in zip(names, values, strict=True) if v is not None
-            ]
-            lines.append(Line(channel, [name for name, _ in known], [value for _, value in known]))
-        panels.append(Panel("removed one after the other", "", heading, lines, log_y=False))
-    of_full = ", ".join(f"{QUANTITIES[q][0]} {QUANTITIES[q][1] * v:.4g}" for q, v in full.items() if v is not None)
+    panels = [
+        _panel(
+            channel, [(FULL, FULL), *((removal.part, _series(channel, removal)) for removal in parts)], known, at, quantity
+        )
+        for at, (quantity, known) in enumerate(averages.items())
+        for channel, parts in config.remove.items()
+    ]
+    of_full = ", ".join(f"{QUANTITIES[q][0]} {known[FULL]:.4g}" for q, known in averages.items() if known[FULL] is not None)
     said = [
         f"Errors are plain means over the test frames of {', '.join(config.sets)}; of the full model: {of_full}.",
         f"Every model makes {config.steps} steps; each part is removed together with those above it in its channel.",
@@ -110,11 +108,26 @@ def report_ablation(config: AblationConfig, outcomes: Sequence[Outcome]) -> Repo
     return Report("Ablation", rows, panels, said)
 
 
-def _trial(config: AblationConfig, name: str, gone: Sequence[str], elements: Sequence[str], seed: int) -> Trial:
-    series = name or FULL
+def _panel(
+    channel: str, steps: Sequence[tuple[str, str]], known: Mapping[str, float | None], row: int, quantity: str
+) -> Panel:
+    """Errors of one channel, cut shorter and shorter; ``steps`` are what is removed, and the series' name."""
+    points = [(part, value) for part, series in steps if (value := known[series]) is not None]
+    line = Line(channel, [part for part, _ in points], [value for _, value in points])
+    return Panel(channel, "removed one after the other", QUANTITIES[quantity][0], [line], row, log_y=False)
+
+
+def _series(channel: str, removal: Removal) -> str:
+    return f"{channel}: {removal.part}"
+
+
+def _all_series(config: AblationConfig) -> list[str]:
+    return [FULL, *(_series(channel, removal) for channel, parts in config.remove.items() for removal in parts)]
+
+
+def _trial(config: AblationConfig, series: str, gone: Sequence[str], elements: Sequence[str], seed: int) -> Trial:
     recipe = _recipe(config, gone, elements, seed)
-    sets = tuple(config.sets)
-    return Trial(f"{slug(series)}-s{seed}", series, {"seed": seed}, sets, recipe)
+    return Trial(f"{slug(series)}-s{seed}", series, {"seed": seed}, tuple(config.sets), recipe)
 
 
 def _recipe(config: AblationConfig, gone: Sequence[str], elements: Sequence[str], seed: int) -> Recipe:
@@ -133,13 +146,8 @@ def _recipe(config: AblationConfig, gone: Sequence[str], elements: Sequence[str]
 
 
 def _average(config: AblationConfig, outcomes: Sequence[Outcome], series: str, quantity: str) -> float | None:
-    """Plain mean over sets, of the mean over seeds; sets without the label are left out."""
-    means = []
-    for name in config.sets:
-        errors = [o.rmse(name, quantity) for o in outcomes if o.trial.series == series]
-        known = [error for error in errors if error is not None]
-        if known:
-            means.append(spread(known)[0])
-        elif any(quantity in std for o in outcomes for key, std in o.std.items() if key == name):
-            return None  # a mean over other sets would be compared with one over all
-    return sum(means) / len(means) if means else None
+    """Plain mean over the sets that carry the label; ``None`` where one is missing: others would be compared with all."""
+    labelled = [name for name in config.sets if any(quantity in outcome.std.get(name, {}) for outcome in outcomes)]
+    means = [mean_error(outcomes, series, name, quantity) for name in labelled]
+    known = [mean for mean, _ in (found for found in means if found is not None)]
+    return sum(known) / len(known) if known and len(known) == len(labelled) else None

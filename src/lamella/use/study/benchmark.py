@@ -4,18 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-from lamella.use.study.chart import Line, Panel
-from lamella.use.study.config import STRICT, LabelledSet, Source, StudyConfig
+from lamella.data.keys import LabelKeys
+from lamella.errors import nearest
+from lamella.train.paths import Paths
+from lamella.use.study.config import STRICT, Distinct, LabelledSet, Reference, Source, StudyConfig
 from lamella.use.study.curves import from_scratch
-from lamella.use.study.report import QUANTITIES, Report, averaged, failures, spread
+from lamella.use.study.errors import averages_said, error_panel, error_rows, given
+from lamella.use.study.report import Report, failures
 from lamella.use.study.trial import Outcome, Study, Trial, slug
-from lamella.use.table.averages import AVERAGES
+from lamella.use.table.config import Baseline, SetConfig
+from lamella.use.table.reference import respondents
 
 __all__ = ["BenchmarkConfig", "benchmark", "report_benchmark"]
+
+
+class Other(BaseModel):
+    """Frames that models of one set are judged by too."""
+
+    model_config = STRICT
+
+    data: Paths
+    trained_on: str
+    """Which set's models."""
+    keys: LabelKeys = LabelKeys()
+    weight: float = Field(1.0, ge=0)
+    baseline: Baseline = "keep"
+    """Energies of these models: keep where the labels are of the same source, else refit."""
 
 
 class BenchmarkConfig(StudyConfig):
@@ -23,14 +41,22 @@ class BenchmarkConfig(StudyConfig):
 
     model_config = STRICT
 
-    sets: dict[str, LabelledSet] = Field(min_length=1)
-    models: dict[str, Source] = Field(min_length=1)
+    sets: Annotated[dict[str, LabelledSet], Distinct] = Field(min_length=1)
+    models: Annotated[dict[str, Source], Distinct] = Field(min_length=1)
     """Architectures: one training for each set."""
-    references: dict[str, str] = Field({})
+    references: Annotated[dict[str, Reference], Distinct] = Field({})
     """Ready models as ``lamella table`` takes them, ASE calculators above all; their energies per element are refitted."""
+
+    also: Annotated[dict[str, Other], Distinct] = Field({})
+    """Other frames, each for the models of one set (Table S1)."""
 
     @model_validator(mode="after")
     def _names(self) -> BenchmarkConfig:
+        unknown = [other.trained_on for other in self.also.values() if other.trained_on not in self.sets]
+        if unknown:
+            raise ValueError(f"also: there is no set {unknown[0]!r}{nearest(unknown[0], self.sets)} to be trained on")
+        if twice := set(self.also) & set(self.sets):
+            raise ValueError(f"{min(twice)} stands in sets and in also; give each a name of its own")
         both = set(self.models) & set(self.references)
         if both:
             raise ValueError(f"{min(both)} stands in models and in references; give each a name of its own")
@@ -38,7 +64,8 @@ class BenchmarkConfig(StudyConfig):
 
 
 def benchmark(config: BenchmarkConfig, folder: Path) -> Study:
-    """A training for every set, architecture and seed."""
+    """A training for every set, architecture and seed, judged by its set and by others."""
+    respondents(config.references, functions=True)  # what cannot be made is known before anything is trained
     trials = []
     for series, source in config.models.items():
         make = from_scratch(source, config, config.sets)
@@ -48,42 +75,38 @@ def benchmark(config: BenchmarkConfig, folder: Path) -> Study:
                 recipe, task = make(name, part, seed)
                 label = f"{slug(name)}-{slug(series)}-s{seed}"
                 trials.append(Trial(label, series, {"set": name, "seed": seed}, (name,), recipe, task=task))
+                for on, other in config.also.items():
+                    if other.trained_on == name:
+                        values: dict[str, float | str] = {"set": on, "seed": seed}
+                        refit = other.baseline == "refit"
+                        trials.append(
+                            Trial(f"{label}-on-{slug(on)}", series, values, (on,), recipe, None, task, refit, label)
+                        )
     for series, reference in config.references.items():
-        for name in config.sets:
+        for name in (*config.sets, *config.also):
             label = f"{slug(name)}-{slug(series)}"
             trials.append(Trial(label, series, {"set": name}, (name,), None, reference, zero_shot=True))
-    return Study(trials, {name: labelled.row() for name, labelled in config.sets.items()})
+    sets = {name: labelled.row() for name, labelled in config.sets.items()}
+    sets |= {name: SetConfig(data=other.data, keys=other.keys, weight=other.weight) for name, other in config.also.items()}
+    return Study(trials, sets)
 
 
 def report_benchmark(config: BenchmarkConfig, outcomes: Sequence[Outcome]) -> Report:
-    """Table S2: a line per set, the weighted averages last."""
+    """Table S2, and below it Table S1: a line per set, the weighted averages after each."""
     series = [*config.models, *config.references]
-    quantities = [q for q in QUANTITIES if any(q in scores for o in outcomes for scores in o.scores.values())]
-    std = {name: found for o in outcomes for name, found in o.std.items()}
-    rows: list[dict[str, Any]] = []
-    panels = []
-    for name, labelled in config.sets.items():
-        row: dict[str, Any] = {"set": name, "weight": labelled.weight}
-        for quantity in quantities:
-            heading, factor = QUANTITIES[quantity]
-            level = std.get(name, {}).get(quantity)
-            row[f"{heading}: std"] = None if level is None else factor * level
-            for each in series:
-                errors = [o.rmse(name, quantity) for o in outcomes if o.trial.series == each and name in o.trial.sets]
-                known = [error for error in errors if error is not None]
-                row[f"{heading}: {each}"] = factor * spread(known)[0] if known else None
-        rows.append(row)
-    for quantity in quantities[:2]:
-        heading = QUANTITIES[quantity][0]
-        lines = []
-        for each in series:
-            points = [(row["set"], row[f"{heading}: {each}"]) for row in rows if row[f"{heading}: {each}"] is not None]
-            lines.append(Line(each, [name for name, _ in points], [value for _, value in points], style="apart"))
-        panels.append(Panel("", "", heading, lines))
-    rows += [averaged(rows, kind) for kind in AVERAGES]
-    said = [
-        f"Every training makes {config.steps} steps from random weights; its last step is judged, with its own energies."
-    ]
+    weights = {name: labelled.weight for name, labelled in config.sets.items()}
+    rows = error_rows(outcomes, weights, series)
+    said = averages_said(rows)
+    if config.also:
+        also = error_rows(outcomes, {name: other.weight for name, other in config.also.items()}, series, ", also")
+        said += averages_said(also)
+        rows += also
+    names = [*config.sets, *config.also]
+    panels = [error_panel(outcomes, names, series, quantity) for quantity in given(outcomes)[:2]]
+    said.insert(
+        0, f"Every training makes {config.steps} steps from random weights; its last step is judged, with its own energies."
+    )
+    said += [f"{name}: judged by the models trained on {other.trained_on}." for name, other in config.also.items()]
     if config.references:
         said.append(
             f"Of {', '.join(config.references)}, which are ready, energies per element are refitted to the test frames."

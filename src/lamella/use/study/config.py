@@ -11,13 +11,18 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from lamella.data.keys import LabelKeys
 from lamella.train.paths import Paths, absolute
 from lamella.train.recipe import Recipe, checked_recipe, read_mapping, recipe_file, set_key
+from lamella.use.study.trial import slug
 from lamella.use.table.config import SetConfig
+from lamella.use.table.reference import absolute_reference
 
 __all__ = [
     "STRICT",
     "Found",
     "LabelledSet",
+    "Distinct",
     "Recipes",
+    "Reference",
+    "Size",
     "Source",
     "StudyConfig",
     "content_of",
@@ -38,6 +43,30 @@ def _found(path: str) -> str:
 
 Found = Annotated[str, AfterValidator(_found)]
 """A path, or the name of something that comes with the package or was published."""
+
+
+Reference = Annotated[str, AfterValidator(absolute_reference)]
+"""A model in the words of ``lamella table``."""
+
+
+def _distinct(table: dict[str, Any]) -> dict[str, Any]:
+    """Names become those of files."""
+    known: dict[str, str] = {}
+    for name in table:
+        if slug(name) in known:
+            raise ValueError(
+                f"{known[slug(name)]!r} and {name!r} would share their files ({slug(name)}); choose names that differ in "
+                "letters and digits"
+            )
+        known[slug(name)] = name
+    return table
+
+
+Distinct = AfterValidator(_distinct)
+"""Of settings by name."""
+
+Size = Annotated[int, Field(ge=1)]
+"""A number of frames or steps."""
 
 
 class Recipes(BaseModel):
@@ -75,6 +104,12 @@ class LabelledSet(BaseModel):
         return SetConfig(data=self.test, keys=self.keys, weight=self.weight, baseline="keep")
 
 
+def _once(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("a seed stands there twice: the same training would count as two")
+    return seeds
+
+
 class StudyConfig(BaseModel):
     """What every study takes."""
 
@@ -86,7 +121,7 @@ class StudyConfig(BaseModel):
     """Of every training; null for that of each recipe."""
     set: tuple[str, ...] = ()
     """Settings of every recipe, ``key=value``; they win over those of each."""
-    seeds: tuple[int, ...] = Field((1,), min_length=1)
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_once)] = Field((1,), min_length=1)
     """A training each; tables show their mean and standard deviation."""
 
 

@@ -6,20 +6,22 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ValidationError
 
 from lamella.formats.load import load
 from lamella.models.potential import Potential
 from lamella.train.adapt.compose import FinetuneConfig, finetune_recipe
-from lamella.train.adapt.config import StartConfig
+from lamella.train.adapt.config import RANDOM, StartConfig
+from lamella.train.explain import explain
 from lamella.train.prepare import open_data
 from lamella.train.recipe import Recipe
-from lamella.use.study.chart import Line, Panel
-from lamella.use.study.config import Found, LabelledSet, Recipes, StudyConfig, recipe_of, short_run
-from lamella.use.study.report import QUANTITIES, spread
+from lamella.use.study.chart import STD, Line, Panel
+from lamella.use.study.config import STRICT, Found, LabelledSet, Recipes, StudyConfig, recipe_of, short_run
+from lamella.use.study.errors import given
+from lamella.use.study.report import PLUS_MINUS, QUANTITIES, spread
 from lamella.use.study.subsets import subsets
 from lamella.use.study.trial import Outcome, Trial, slug
 from lamella.use.table.compare import each, elements_of
@@ -35,7 +37,11 @@ __all__ = [
     "from_scratch",
     "labels_said",
     "sampled",
+    "sizes_said",
 ]
+
+_ABREAST: Final = 4
+"""Sets whose pictures stand side by side."""
 
 Maker = Callable[[str, Mapping[str, Any], int], tuple[Recipe, str]]
 """Name of the set, keys of its task, and seed -> a recipe, and the task that answers."""
@@ -47,7 +53,7 @@ Curve = tuple[list[int], list[float], list[float | None]]
 class Pretrained(BaseModel):
     """A model to fine-tune."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = STRICT
 
     model: Found
     """A run or step folder, a deepmd-kit file, or the name of a published model."""
@@ -106,7 +112,13 @@ def from_scratch(source: Recipes, study: StudyConfig, sets: Mapping[str, Labelle
 def finetuned(source: Pretrained, study: StudyConfig, potential: Potential | None = None) -> Maker:
     """Weights of a model, and a new task with a head of its own."""
     loaded = potential if potential is not None else load(source.model)
-    start = StartConfig.model_validate({**source.start, "model": source.model, "head": source.head})
+    # a random head is worse than zero-shot before step 0, and is meant to be
+    jump = {"allow_jump": True} if source.head == RANDOM else {}
+    content = {**jump, **source.start, "model": source.model, "head": source.head}
+    try:
+        start = StartConfig.model_validate(content)
+    except ValidationError as error:
+        raise explain(error, StartConfig, content, f"start of {source.model}") from None
 
     def make(name: str, part: Mapping[str, Any], seed: int) -> tuple[Recipe, str]:
         task = _task(name)
@@ -137,7 +149,7 @@ def curves_of(outcomes: Sequence[Outcome], name: str, quantity: str) -> dict[str
 
 def curve_rows(outcomes: Sequence[Outcome], sets: Sequence[str]) -> list[dict[str, Any]]:
     """A line per set, size and series."""
-    quantities = _given(outcomes)
+    quantities = given(outcomes)
     rows = []
     for name in sets:
         curves = {quantity: curves_of(outcomes, name, quantity) for quantity in quantities}
@@ -154,7 +166,7 @@ def curve_rows(outcomes: Sequence[Outcome], sets: Sequence[str]) -> list[dict[st
                     )
                     mean, deviation = known.get(size, (None, None))
                     row[heading] = None if mean is None else factor * mean
-                    row[f"± {heading.split()[0]}"] = None if deviation is None else factor * deviation
+                    row[heading + PLUS_MINUS] = None if deviation is None else factor * deviation
                 if any(row[QUANTITIES[quantity][0]] is not None for quantity in quantities):
                     rows.append(row)
     return [_without_empty(row, rows) for row in rows]
@@ -174,18 +186,36 @@ def labels_said(outcomes: Sequence[Outcome], sets: Sequence[str]) -> list[str]:
     return said
 
 
+def sizes_said(outcomes: Sequence[Outcome], sizes: Sequence[int]) -> list[str]:
+    """Sizes that a set is too small for, a sentence per set."""
+    had: dict[str, set[int]] = {}
+    for outcome in outcomes:
+        values = outcome.trial.values
+        had.setdefault(str(values["set"]), set()).add(int(values["frames"]))
+    beyond = {name: sorted(set(sizes) - found) for name, found in had.items()}
+    return [
+        f"{name} has too few frames for {', '.join(map(str, missing))}: left out."
+        for name, missing in beyond.items()
+        if missing
+    ]
+
+
 def curve_panels(outcomes: Sequence[Outcome], sets: Sequence[str]) -> list[Panel]:
-    """Forces above, energies below, a column per set (of one set, side by side); size 0 is a level across the panel."""
+    """Forces above, energies below, a column per set (of one set, side by side); size 0 is a level across the panel.
+
+    More sets than stand abreast go on below.
+    """
     panels = []
-    for row, quantity in enumerate(quantity for quantity in ("forces", "energy") if quantity in _given(outcomes)):
+    for row, quantity in enumerate(quantity for quantity in ("forces", "energy") if quantity in given(outcomes)):
         heading, factor = QUANTITIES[quantity]
-        for name in sets:
-            lines = []
+        for at, name in enumerate(sets):
+            std = next((outcome.std[name] for outcome in outcomes if name in outcome.std), {})
+            lines = [Line(STD, [], [factor * std[quantity]], style="level")] if quantity in std else []
             for series, (sizes, means, stds) in curves_of(outcomes, name, quantity).items():
                 y = [factor * mean for mean in means]
                 error = [factor * (std or 0.0) for std in stds] if any(stds) else None
                 lines.append(Line(series, [], y, style="level") if sizes == [0] else Line(series, sizes, y, error))
-            panels.append(Panel(name, "training frames", heading, lines, row if len(sets) > 1 else 0))
+            panels.append(Panel(name, "training frames", heading, lines, 2 * (at // _ABREAST) + row if len(sets) > 1 else 0))
     return panels
 
 
@@ -213,11 +243,6 @@ def equal_error(curve: Curve, reference: Curve) -> list[tuple[int, float, float 
             needed = float(sizes[at - 1] * (sizes[at] / sizes[at - 1]) ** share)
         found.append((size, error, needed))
     return found
-
-
-def _given(outcomes: Sequence[Outcome]) -> list[str]:
-    present = {quantity for outcome in outcomes for scores in outcome.scores.values() for quantity in scores}
-    return [quantity for quantity in QUANTITIES if quantity in present]
 
 
 def _without_empty(row: dict[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
 from lamella.errors import RecipeError, nearest
 from lamella.formats.load import load
 from lamella.train.adapt.config import RANDOM
-from lamella.use.study.config import STRICT, LabelledSet, StudyConfig
-from lamella.use.study.curves import Pretrained, curve_panels, curve_rows, curves_of, finetuned, labels_said, sampled
+from lamella.use.study.config import STRICT, Distinct, LabelledSet, Size, StudyConfig
+from lamella.use.study.curves import (
+    Pretrained,
+    curve_panels,
+    curve_rows,
+    curves_of,
+    finetuned,
+    labels_said,
+    sampled,
+    sizes_said,
+)
 from lamella.use.study.report import Report, failures
 from lamella.use.study.trial import Outcome, Study
 
@@ -23,14 +33,14 @@ class HeadsConfig(StudyConfig):
 
     model_config = STRICT
 
-    sets: dict[str, LabelledSet] = Field(min_length=1)
+    sets: Annotated[dict[str, LabelledSet], Distinct] = Field(min_length=1)
     model: Pretrained
     """What is fine-tuned; its ``head`` is not read."""
     heads: tuple[str, ...] | None = None
     """Tasks whose heads are tried; null tries every one."""
     random: bool = True
     """Whether a random head is tried too."""
-    sizes: tuple[int, ...] = (10, 100, 1000)
+    sizes: tuple[Size, ...] = (10, 100, 1000)
     whole: bool = True
 
 
@@ -44,11 +54,7 @@ def heads(config: HeadsConfig, folder: Path) -> Study:
             raise RecipeError(f"heads: the model has no task {head!r}{nearest(head, potential.tasks)}; it has {known}.")
     makers = {head: finetuned(config.model.model_copy(update={"head": head}), config, potential) for head in chosen}
     if config.random:
-        # a random head is worse than zero-shot before step 0, and is meant to be
-        start = {**config.model.start, "allow_jump": True}
-        makers[f"{RANDOM} head"] = finetuned(
-            config.model.model_copy(update={"head": RANDOM, "start": start}), config, potential
-        )
+        makers[f"{RANDOM} head"] = finetuned(config.model.model_copy(update={"head": RANDOM}), config, potential)
     trials = sampled(config.sets, (config.sizes, config.whole), config, folder, makers)
     return Study(trials, {name: labelled.row() for name, labelled in config.sets.items()})
 
@@ -56,7 +62,7 @@ def heads(config: HeadsConfig, folder: Path) -> Study:
 def report_heads(config: HeadsConfig, outcomes: Sequence[Outcome]) -> Report:
     """Curves, and how far apart heads are at each size."""
     said = [f"Every training makes {config.steps} steps from {config.model.model}; names are of the heads it starts from."]
-    said += labels_said(outcomes, list(config.sets))
+    said += labels_said(outcomes, list(config.sets)) + sizes_said(outcomes, config.sizes)
     for name in config.sets:
         curves = curves_of(outcomes, name, "forces")
         sizes = sorted({size for sizes, _, _ in curves.values() for size in sizes})

@@ -10,54 +10,79 @@ from typing import Any, Final
 
 import torch
 
-from lamella.errors import LamellaError
+from lamella.errors import DataError, LamellaError
+from lamella.fields import LABELS
 from lamella.formats.load import load
 from lamella.train.log import read_log
 from lamella.train.prepare import open_data
-from lamella.train.state import write_file
-from lamella.use.study.training import checkpoint, run_path
+from lamella.train.state import step_name, write_file
+from lamella.use.study.identity import of_respondent, of_step
+from lamella.use.study.training import run_path
 from lamella.use.study.trial import Outcome, Study, Trial
 from lamella.use.table.answer import Learned, Respondent
-from lamella.use.table.compare import Score
+from lamella.use.table.compare import Score, each
 from lamella.use.table.config import SetConfig
 from lamella.use.table.reference import respondents
 from lamella.use.table.result import Row
 from lamella.use.table.run import OnSet, evaluate_sets
 
-__all__ = ["judge_all"]
+__all__ = ["hashes_of", "judge_all"]
 
 _TOGETHER: Final = 8
 """So many models are held at a time."""
 
 
-def judge_all(study: Study, folder: Path, failed: Mapping[str, str], on_set: OnSet | None = None) -> list[Outcome]:
+def hashes_of(sets: Mapping[str, SetConfig]) -> dict[str, str]:
+    """Content of every set, so that what cannot be judged is known before anything is trained.
+
+    Raises:
+        DataError: a set that cannot be read, or without labels.
+    """
+    found = {}
+    for name, config in sets.items():
+        frames = open_data(config.data, config.keys)
+        if not any(name in frame.labels for frame in each(frames) for name in LABELS):
+            raise DataError(
+                f"{name} ({', '.join(config.data)}): no frame carries an energy, forces or virial; name their keys (keys)."
+            )
+        fit = "" if config.fit is None else open_data(config.fit, config.keys).content_hash
+        found[name] = frames.content_hash + fit
+    return found
+
+
+def judge_all(
+    study: Study, folder: Path, hashes: Mapping[str, str], failed: Mapping[str, str], on_set: OnSet | None = None
+) -> list[Outcome]:
     """Errors of every trial on its sets, in the order of the study.
 
     Args:
         study: trials and sets.
         folder: of the study; errors are kept in ``errors/``.
+        hashes: content of the sets.
         failed: trainings that came to nothing, and why.
         on_set: to show progress.
 
     Raises:
-        DataError: a set that cannot be read.
+        LamellaError: a model that cannot be read.
     """
-    contents = {name: _content(config) for name, config in study.sets.items()}
     found: dict[str, Outcome] = {}
+    identities: dict[str, dict[str, Any]] = {}
     groups: dict[tuple[tuple[str, ...], bool], list[Trial]] = {}
     for trial in study.trials:
         if trial.recipe is not None and trial.training in failed:
             found[trial.name] = Outcome(trial, {}, {}, failed={"": failed[trial.training]})
-        elif (kept := _kept(trial, folder, _identity(trial, folder, contents))) is not None:
-            found[trial.name] = kept
         else:
-            groups.setdefault((trial.sets, trial.zero_shot), []).append(trial)
+            identities[trial.name] = _identity(trial, folder, hashes)
+            kept = _kept(trial, folder, identities[trial.name])
+            if kept is not None:
+                found[trial.name] = kept
+            else:
+                groups.setdefault((trial.sets, trial.zero_shot), []).append(trial)
     for (names, zero_shot), trials in groups.items():
         for start in range(0, len(trials), _TOGETHER):
             some = trials[start : start + _TOGETHER]
             for outcome in _judged(some, folder, _rows(study, names, zero_shot), on_set):
-                identity = _identity(outcome.trial, folder, contents)
-                _keep(outcome, folder, identity)
+                _keep(outcome, folder, identities[outcome.trial.name])
                 found[outcome.trial.name] = outcome
     return [found[trial.name] for trial in study.trials]
 
@@ -84,13 +109,23 @@ def _judged(trials: Sequence[Trial], folder: Path, sets: Mapping[str, SetConfig]
 
 def _respondent(trial: Trial, folder: Path) -> Respondent:
     if trial.recipe is not None:
-        run = run_path(folder, trial)
-        return Learned(trial.name, str(run), load(run, _device(trial.recipe.device)), trial.task)
-    assert trial.model is not None
-    model = respondents({trial.name: trial.model}, device=_device("auto"), functions=True)[0]
+        last = _last_step(trial, folder)
+        return Learned(trial.name, str(last), load(last, _device(trial.recipe.device)), trial.task)
+    model = _ready(trial)
     if isinstance(model, Learned) and trial.task is not None:
         return Learned(trial.name, model.origin, model.potential, trial.task)
     return model
+
+
+def _ready(trial: Trial) -> Respondent:
+    assert trial.model is not None
+    return respondents({trial.name: trial.model}, device=_device("auto"), functions=True)[0]
+
+
+def _last_step(trial: Trial, folder: Path) -> Path:
+    """The last step of its training: nothing was chosen by looking at frames."""
+    assert trial.recipe is not None
+    return run_path(folder, trial) / step_name(trial.recipe.training.steps)
 
 
 def _device(wanted: str) -> str:
@@ -121,19 +156,17 @@ def _facts(trial: Trial, folder: Path, model: Respondent) -> dict[str, float]:
     return facts
 
 
-def _content(config: SetConfig) -> str:
-    return open_data(config.data, config.keys).content_hash
+def _identity(trial: Trial, folder: Path, hashes: Mapping[str, str]) -> dict[str, Any]:
+    """What errors depend on: the model, and the frames they were taken on.
 
-
-def _identity(trial: Trial, folder: Path, contents: Mapping[str, str]) -> dict[str, Any]:
-    """What errors depend on: the model, and the frames they were taken on."""
-    steps = trial.recipe.training.steps if trial.recipe is not None else 0
-    trained = checkpoint(run_path(folder, trial), steps) if trial.recipe is not None else trial.model
+    Raises:
+        LamellaError: a ready model that cannot be read.
+    """
     return {
-        "model": trained,
+        "model": of_step(_last_step(trial, folder)) if trial.recipe is not None else of_respondent(_ready(trial)),
         "task": trial.task,
         "zero_shot": trial.zero_shot,
-        "sets": {name: contents[name] for name in trial.sets},
+        "sets": {name: hashes[name] for name in trial.sets},
     }
 
 

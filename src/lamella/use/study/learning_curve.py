@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 from pydantic import Field, model_validator
 
@@ -19,7 +19,7 @@ from lamella.models.potential import Potential
 from lamella.train.adapt.heads import rank_heads
 from lamella.train.adapt.judge import some_frames
 from lamella.train.prepare import open_data
-from lamella.use.study.config import STRICT, LabelledSet, Source, StudyConfig
+from lamella.use.study.config import STRICT, Distinct, LabelledSet, Size, Source, StudyConfig
 from lamella.use.study.curves import (
     Pretrained,
     curve_panels,
@@ -30,6 +30,7 @@ from lamella.use.study.curves import (
     from_scratch,
     labels_said,
     sampled,
+    sizes_said,
 )
 from lamella.use.study.report import Report, failures
 from lamella.use.study.trial import Outcome, Study, Trial, slug
@@ -45,13 +46,13 @@ class LearningCurveConfig(StudyConfig):
 
     model_config = STRICT
 
-    sets: dict[str, LabelledSet] = Field(min_length=1)
-    sizes: tuple[int, ...] = (10, 30, 100, 300, 1000)
+    sets: Annotated[dict[str, LabelledSet], Distinct] = Field(min_length=1)
+    sizes: tuple[Size, ...] = (10, 30, 100, 300, 1000)
     whole: bool = True
     """Whether all frames of a set come last."""
-    pretrained: dict[str, Pretrained] = Field({})
+    pretrained: Annotated[dict[str, Pretrained], Distinct] = Field({})
     """Models to fine-tune, by the name of their line."""
-    scratch: dict[str, Source] = Field({})
+    scratch: Annotated[dict[str, Source], Distinct] = Field({})
     """Architectures that begin with random weights."""
     zero_shot: bool = True
     """Whether the models to fine-tune are judged as they are too, their energies per element refitted to the test frames."""
@@ -93,34 +94,29 @@ def _answering(potential: Potential, head: str, labelled: LabelledSet) -> str:
 def report_learning_curve(config: LearningCurveConfig, outcomes: Sequence[Outcome]) -> Report:
     """Curves, and how many frames training from scratch needs for the same error."""
     said = [f"Every training makes {config.steps} steps, whatever the number of frames; the last step is judged."]
-    said += labels_said(outcomes, list(config.sets))
+    said += labels_said(outcomes, list(config.sets)) + sizes_said(outcomes, config.sizes)
     for name in config.sets:
-        for quantity, word in (("forces", "force"), ("energy", "energy")):
+        for quantity in ("forces", "energy"):
             curves = curves_of(outcomes, name, quantity)
             for tuned in config.pretrained:
                 for plain in config.scratch:
                     if tuned in curves and plain in curves:
-                        said += _savings(f"{name}, {word} error", tuned, plain, equal_error(curves[tuned], curves[plain]))
+                        points = equal_error(curves[tuned], curves[plain])
+                        said.append(f"{name}, {quantity}: {_savings(tuned, plain, points)}")
     said += failures(outcomes)
     return Report(
         "Learning curves", curve_rows(outcomes, list(config.sets)), curve_panels(outcomes, list(config.sets)), said
     )
 
 
-def _savings(what: str, tuned: str, plain: str, points: Sequence[tuple[int, float, float | None]]) -> list[str]:
-    """In words, at which number of frames the other is as good."""
-    beyond = [needed is not None and math.isinf(needed) for _, _, needed in points]
-    last = len(points)
-    while last and beyond[last - 1]:
-        last -= 1
+def _savings(tuned: str, plain: str, points: Sequence[tuple[int, float, float | None]]) -> str:
+    """In words, how many frames the other needs for the same error."""
     parts = []
-    for (size, _, needed), better in zip(points[:last], beyond[:last], strict=True):
-        if better:
-            parts.append(f"{size} frames are better than all that {plain} was given")
-        elif needed is None:
-            parts.append(f"{size} frames are no better than its first point")
+    for size, _, needed in points:
+        if needed is None:
+            parts.append(f"{size} frames: fewer than its smallest set")
+        elif math.isinf(needed):
+            parts.append(f"{size} frames: more than its largest set")
         else:
-            parts.append(f"{size} frames are worth {needed:.0f} ({needed / size:.1f} times as many)")
-    if last < len(points):
-        parts.append(f"from {points[last][0]} frames on it is better than all that {plain} was given")
-    return [f"{what}, {tuned} against {plain}: {'; '.join(parts)}."] if parts else []
+            parts.append(f"{size} frames: {needed:.0f} ({needed / size:.1f} ×)")
+    return f"for the error of {tuned}, {plain} needs, where {tuned} has {'; '.join(parts)}."

@@ -2,9 +2,10 @@
 
     e(x) = (x / x_c)^(-α)          log e = -α log x + α log x_c
 
-α and x_c by least squares in logarithms. The interval is from the pairs bootstrap (Efron 1979): points are drawn anew with
-replacement, draws in which all x are equal again, and the 2.5 % and 97.5 % quantiles of the fitted α are taken. With four or
-five points it is rough, and says so by its width.
+α and x_c by least squares in logarithms. The interval is from the studentised bootstrap (bootstrap-t; Efron and Tibshirani,
+An Introduction to the Bootstrap, 1993, sections 9.4 and 12.5): residuals, each divided by √(1 - leverage), are drawn anew
+with replacement, and quantiles of t* = (α* - α)/s* scale the standard error of α. Quantiles of α* itself would be too narrow
+for the few points that a study has.
 """
 
 from __future__ import annotations
@@ -19,6 +20,12 @@ __all__ = ["PowerLaw", "fit_power_law", "frontier"]
 
 _DRAWS: Final = 2000
 _SEED: Final = 0
+_FEWEST: Final = 4
+_DIFFERENT: Final = 3
+"""Points, and different x among them, below which no interval is given: of three points the bootstrap's held the true
+exponent 6 times in 10, of four and more 92 to 96 times in 100 (normal noise of 10 %)."""
+_EXACT: Final = 1e-12
+"""Standard errors below this are rounding."""
 
 
 class PowerLaw(NamedTuple):
@@ -47,13 +54,7 @@ def fit_power_law(x: Sequence[float], errors: Sequence[float]) -> PowerLaw | Non
     if len(np.unique(log_x)) < 2:
         return None
     slope, offset = _line(log_x, log_e)
-    random = np.random.default_rng(_SEED)
-    slopes: list[float] = []
-    while len(np.unique(log_x)) > 2 and len(slopes) < _DRAWS:
-        drawn = random.integers(len(log_x), size=len(log_x))
-        if len(np.unique(log_x[drawn])) > 1:
-            slopes.append(-_line(log_x[drawn], log_e[drawn])[0])
-    low, high = np.quantile(slopes, [0.025, 0.975]).tolist() if slopes else (math.nan, math.nan)
+    low, high = _interval(log_x, log_e, slope, offset)
     return PowerLaw(-slope, low, high, math.exp(offset), len(log_x))
 
 
@@ -66,6 +67,28 @@ def frontier(x: Sequence[float], errors: Sequence[float]) -> list[int]:
             best = errors[index]
             found.append(index)
     return found
+
+
+def _interval(x: np.ndarray, y: np.ndarray, slope: float, offset: float) -> tuple[float, float]:
+    """95 % interval of -slope; NaN with fewer points than give one that holds."""
+    n = len(x)
+    if n < _FEWEST or len(np.unique(x)) < _DIFFERENT:
+        return math.nan, math.nan
+    centred = x - x.mean()
+    width = float(centred @ centred)
+    left = y - slope * x - offset
+    error = math.sqrt(float(left @ left) / (n - 2) / width)
+    if error <= _EXACT * max(1.0, abs(slope)):
+        return -slope, -slope
+    spread = left / np.sqrt(1.0 - (1.0 / n + centred**2 / width))
+    drawn = (spread - spread.mean())[np.random.default_rng(_SEED).integers(n, size=(_DRAWS, n))]
+    drawn -= drawn.mean(axis=1, keepdims=True)
+    shift = drawn @ centred / width  # slope of a draw, less the slope
+    again = np.square(drawn - shift[:, None] * centred).sum(axis=1)
+    errors = np.sqrt(again / (n - 2) / width)
+    known = errors > _EXACT * error  # a draw of one residual alone has no error
+    low, high = np.quantile(shift[known] / errors[known], [0.025, 0.975]).tolist()
+    return -(slope - low * error), -(slope - high * error)
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:

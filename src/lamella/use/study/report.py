@@ -7,16 +7,17 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import yaml
+from pydantic import BaseModel
 
+from lamella import __version__
 from lamella.train.state import write_file
 from lamella.use.study.chart import Panel, draw
 from lamella.use.study.trial import Outcome
-from lamella.use.table.averages import AVERAGES
 
-__all__ = ["QUANTITIES", "Report", "averaged", "failures", "spread", "write_report"]
+__all__ = ["PLUS_MINUS", "QUANTITIES", "Report", "Value", "failures", "spread", "write_report", "write_settings"]
 
 QUANTITIES: Final = {
     "energy": ("energy RMSE, meV/atom", 1000.0),
@@ -24,6 +25,9 @@ QUANTITIES: Final = {
     "virial": ("virial RMSE, meV/atom", 1000.0),
 }
 """Heading and factor of each quantity's errors, for people."""
+
+PLUS_MINUS: Final = " ±"
+"""Ends the heading of the standard deviation over seeds of the column before it."""
 
 Value = str | float | int | None
 
@@ -45,34 +49,62 @@ class Report:
     sentences: Sequence[str] = field(default_factory=tuple)
 
 
-def write_report(report: Report, folder: Path, command: str, config: Mapping[str, object]) -> Path:
-    """Write ``study.md``, ``table.csv``, ``figure.png``, ``figure.svg`` and ``study.yaml``, which makes all of it again.
+def write_settings(config: BaseModel, folder: Path) -> None:
+    """Write ``study.yaml``: the settings of a study with every default, which make all of it again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = config.model_dump(mode="json")
+    write_file(folder / "study.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def write_report(report: Report, folder: Path, command: str) -> Path:
+    """Write ``study.md``, ``table.csv``, ``figure.png`` and ``figure.svg``.
 
     Returns:
         The page.
     """
     write_file(folder / "table.csv", as_csv(report.rows))
-    write_file(folder / "study.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
     picture = ""
     if report.panels:
         draw(report.panels, folder / "figure.png", folder / "figure.svg")
         picture = f"![{report.title}](figure.svg)\n\n"
     said = "".join(f"* {sentence}\n" for sentence in report.sentences)
     recipes = " Recipes of all trainings are in `recipes/`, their runs in `runs/`." if (folder / "recipes").is_dir() else ""
-    again = f"Made by `{command} study.yaml`, which makes it again.{recipes} Every error is in `errors/`."
+    again = f"Made by lamella {__version__}; `{command} study.yaml` makes it again.{recipes} Every error is in `errors/`."
     page = folder / "study.md"
     write_file(page, f"# {report.title}\n\n{markdown(report.rows)}\n{picture}{said}\n{again}\n")
     return page
 
 
 def markdown(rows: Sequence[Mapping[str, Value]]) -> str:
-    """The rows as a table."""
+    """The rows as a table, or as one for each quantity where headings are ``"quantity: model"``."""
     if not rows:
         return ""
-    heading = list(rows[0])
-    lines = ["| " + " | ".join(heading) + " |", "|---|" + "---:|" * (len(heading) - 1)]
-    lines += ["| " + " | ".join(cell(row[name]).replace("|", "\\|") for name in heading) + " |" for row in rows]
+    quantities = list(dict.fromkeys(name.partition(": ")[0] for name in rows[0] if ": " in name))
+    common = {name: name for name in rows[0] if ": " not in name}
+    if not quantities:
+        return _grid(rows, common)
+    parts = []
+    for quantity in quantities:
+        own = {name: name.partition(": ")[2] for name in rows[0] if name.startswith(f"{quantity}: ")}
+        parts.append(f"**{quantity}**\n\n{_grid(rows, common | own)}")
+    return "\n".join(parts)
+
+
+def _grid(rows: Sequence[Mapping[str, Value]], headings: Mapping[str, str]) -> str:
+    """Columns by their headings; a standard deviation stands in the cell of its mean."""
+    shown = {name: heading for name, heading in headings.items() if not name.endswith(PLUS_MINUS)}
+
+    def written(row: Mapping[str, Value], name: str) -> str:
+        deviation = row.get(name + PLUS_MINUS)
+        return cell(row[name]) + ("" if deviation is None else f" ± {float(deviation):.2g}")
+
+    lines = ["| " + " | ".join(_escaped(heading) for heading in shown.values()) + " |", "|---|" + "---:|" * (len(shown) - 1)]
+    lines += ["| " + " | ".join(_escaped(written(row, name)) for name in shown) + " |" for row in rows]
     return "\n".join(lines) + "\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def as_csv(rows: Sequence[Mapping[str, Value]]) -> str:
@@ -97,22 +129,6 @@ def spread(values: Sequence[float]) -> tuple[float, float | None]:
     if len(values) < 2:
         return mean, None
     return mean, (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
-
-
-def averaged(rows: Sequence[Mapping[str, Any]], kind: str) -> dict[str, Any]:
-    """Average of the columns that are errors (``"quantity: model"``), over the sets on which all models gave the quantity.
-
-    Args:
-        rows: a set each, with its ``weight``.
-        kind: one of :data:`lamella.use.table.averages.AVERAGES`.
-    """
-    total: dict[str, Any] = dict.fromkeys(rows[0]) | {"set": kind, "weight": sum(row["weight"] for row in rows)}
-    for heading in (name for name in rows[0] if ": " in name):
-        alike = [name for name in rows[0] if name.startswith(heading.split(": ")[0] + ": ")]
-        shared = [row for row in rows if row["weight"] and all(row[name] is not None for name in alike)]
-        if shared:
-            total[heading] = AVERAGES[kind]([row[heading] for row in shared], [row["weight"] for row in shared])
-    return total
 
 
 def failures(outcomes: Sequence[Outcome]) -> list[str]:

@@ -14,12 +14,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from lamella.use.study.chart import Line, Panel
-from lamella.use.study.config import STRICT, LabelledSet, Source, StudyConfig
+from lamella.use.study.chart import FIT, Line, Panel
+from lamella.use.study.config import STRICT, Distinct, LabelledSet, Size, Source, StudyConfig
 from lamella.use.study.curves import from_scratch
 from lamella.use.study.powerlaw import PowerLaw, fit_power_law, frontier
 from lamella.use.study.report import QUANTITIES, Report, failures
@@ -41,11 +41,11 @@ class ScalingConfig(StudyConfig):
     model_config = STRICT
 
     data: LabelledSet
-    models: dict[str, Source] = Field(min_length=1)
+    models: Annotated[dict[str, Source], Distinct] = Field(min_length=1)
     """From the smallest to the largest."""
-    sizes: tuple[int, ...] = ()
+    sizes: tuple[Size, ...] = ()
     """Numbers of training frames, below all of them, on which the largest model is trained."""
-    lengths: tuple[int, ...] = ()
+    lengths: tuple[Size, ...] = ()
     """Numbers of steps, below ``steps``, for which every model is trained."""
 
 
@@ -129,7 +129,7 @@ def _panel(
     title = ""
     if law is not None:
         ends = [min(p[axis] for p in fitted), max(p[axis] for p in fitted)]
-        lines.append(Line("fit", ends, [factor * law(x) for x in ends], style="line"))
+        lines.append(Line(FIT, ends, [factor * law(x) for x in ends], style="line"))
         title = f"α = {law.exponent:.3f}" + (f" [{law.low:.3f}, {law.high:.3f}]" if math.isfinite(law.low) else "")
     return Panel(title, _AXES[axis], heading, lines, row)
 

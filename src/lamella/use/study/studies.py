@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -13,11 +14,11 @@ from lamella.train.explain import explain
 from lamella.train.recipe import read_mapping, set_key
 from lamella.use.study.ablation import AblationConfig, ablation, report_ablation
 from lamella.use.study.benchmark import BenchmarkConfig, benchmark, report_benchmark
-from lamella.use.study.drift import DriftConfig, drift
+from lamella.use.study.drift import DriftConfig, drift, plan_drift
 from lamella.use.study.heads import HeadsConfig, heads, report_heads
-from lamella.use.study.judging import judge_all
+from lamella.use.study.judging import hashes_of, judge_all
 from lamella.use.study.learning_curve import LearningCurveConfig, learning_curve, report_learning_curve
-from lamella.use.study.report import Report, write_report
+from lamella.use.study.report import Report, write_report, write_settings
 from lamella.use.study.scaling import ScalingConfig, report_scaling, scaling
 from lamella.use.study.tasks import TasksConfig, report_tasks, tasks_study
 from lamella.use.study.training import recipe_path, train_all, write_recipes
@@ -78,9 +79,9 @@ def read_config(kind: str, file: Path | None, overrides: Sequence[str]) -> BaseM
 def plan_study(kind: str, config: BaseModel, folder: Path) -> list[str]:
     """Write the recipes of a study, and say what it would train; nothing is trained."""
     if kind == _DRIFT:
-        return ["drift trains nothing"]
-    study = STUDIES[kind].build(config, folder)
-    write_recipes(study.trials, folder)
+        assert isinstance(config, DriftConfig)
+        return plan_drift(config)
+    study, _ = _built(kind, config, folder)
     trained = {trial.training: trial for trial in study.trials if trial.recipe is not None}
     steps = sum(trial.recipe.training.steps for trial in trained.values() if trial.recipe is not None)
     lines = [f"{len(trained)} trainings, {steps} steps in all; {len(study.trials)} models judged by {len(study.sets)} sets"]
@@ -103,15 +104,28 @@ def run_study(kind: str, config: BaseModel, folder: Path, work: Work) -> Path:
         Interrupted: asked to stop; the same call goes on.
         LamellaError: data, recipes or models that cannot be used.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     if kind == _DRIFT:
         assert isinstance(config, DriftConfig)
+        write_settings(config, folder)
         report = drift(config, folder, work)
     else:
-        study = STUDIES[kind].build(config, folder)
+        study, hashes = _built(kind, config, folder)
         failed = train_all(study.trials, folder, work.jobs, work.say)
-        report = STUDIES[kind].report(config, judge_all(study, folder, failed, work.on_set))
-    return write_report(report, folder, f"lamella study {kind}", config.model_dump(mode="json"))
+        report = STUDIES[kind].report(config, judge_all(study, folder, hashes, failed, work.on_set))
+    return write_report(report, folder, f"lamella study {kind}")
+
+
+def _built(kind: str, config: BaseModel, folder: Path) -> tuple[Study, dict[str, str]]:
+    """The study, and what its test frames are; its recipes and settings are written, and what can fail early has."""
+    study = STUDIES[kind].build(config, folder)
+    names = Counter(trial.name for trial in study.trials)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise InputError(f"two models of the study would both be called {twice[0]}; choose names that differ in letters.")
+    hashes = hashes_of(study.sets)
+    write_recipes(study.trials, folder)
+    write_settings(config, folder)
+    return study, hashes
 
 
 def _config(kind: str) -> type[BaseModel]:

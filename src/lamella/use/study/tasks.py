@@ -6,23 +6,22 @@ single-task training gets, with the same batches, model and schedule.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 from ase.data import chemical_symbols
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from lamella.data.keys import LabelKeys
 from lamella.errors import RecipeError, nearest
 from lamella.train.paths import Paths
 from lamella.train.prepare import open_tasks
 from lamella.train.recipe import Recipe, checked_recipe, recipe_content, set_key
-from lamella.use.study.chart import Line, Panel
-from lamella.use.study.config import STRICT, Source, StudyConfig, content_of, finished, short_run
-from lamella.use.study.report import QUANTITIES, Report, averaged, failures, spread
+from lamella.use.study.config import STRICT, Distinct, Source, StudyConfig, content_of, finished, short_run
+from lamella.use.study.errors import averages_said, error_panel, error_rows, given
+from lamella.use.study.report import Report, Value, failures
 from lamella.use.study.trial import Outcome, Study, Trial, slug
-from lamella.use.table.averages import AVERAGES
 from lamella.use.table.config import SetConfig
 
 __all__ = ["TasksConfig", "report_tasks", "tasks_study"]
@@ -33,7 +32,7 @@ SINGLE = "single-task"
 class Downstream(BaseModel):
     """Frames with labels of another source, for zero-shot errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = STRICT
 
     data: Paths
     task: str
@@ -51,13 +50,13 @@ class TasksConfig(StudyConfig):
 
     recipe: Source
     """Of the multi-task training, with all its tasks and weights."""
-    test: dict[str, Paths]
+    test: dict[str, Paths] = Field(min_length=1)
     """Test frames by task."""
-    variants: dict[str, tuple[str, ...]] = Field({"multi-task": ()}, min_length=1)
+    variants: Annotated[dict[str, tuple[str, ...]], Distinct] = Field({"multi-task": ()}, min_length=1)
     """Multi-task models, and what sets each apart: ``dataset encoding: [model.head.task_dim=8]``."""
     single: bool = True
     """Whether each task is trained alone too."""
-    downstream: dict[str, Downstream] = Field({})
+    downstream: Annotated[dict[str, Downstream], Distinct] = Field({})
 
 
 def tasks_study(config: TasksConfig, folder: Path) -> Study:
@@ -95,20 +94,30 @@ def alone(recipe: Recipe, task: str) -> Recipe:
 def report_tasks(config: TasksConfig, outcomes: Sequence[Outcome]) -> Report:
     """Table S3, then Table 2."""
     series = list(dict.fromkeys(outcome.trial.series for outcome in outcomes))
-    quantities = [q for q in QUANTITIES if any(q in scores for o in outcomes for scores in o.scores.values())]
-    weights = _weights(outcomes)
-    rows = _rows(outcomes, list(config.test), series, quantities, weights)
+    recipe = next(o.trial.recipe for o in outcomes if o.trial.recipe is not None and o.trial.series != SINGLE)
+    steps: dict[str, Value] = {o.trial.sets[0]: o.facts.get("steps") for o in outcomes if o.trial.series == SINGLE}
+    weights = {name: recipe.tasks[name].weight for name in config.test}
     down = {name: down.weight for name, down in config.downstream.items()}
-    rows += _rows(outcomes, list(down), series, quantities, down, zero_shot=True) if down else []
+    rows = error_rows(outcomes, weights, series, extra={"single-task steps": steps})
+    said = averages_said(rows)
+    if down:
+        zero_shot = error_rows(outcomes, down, series, ", zero-shot", {"single-task steps": {}})
+        said += averages_said(zero_shot)
+        rows += zero_shot
     panels = [
-        _panel(outcomes, names, series, quantity, (title, row))
-        for row, (names, title) in enumerate(((list(config.test), "own test frames"), (list(down), "zero-shot")))
+        error_panel(outcomes, list(names), series, quantity, title, row)
+        for row, (names, title) in enumerate(((weights, "own test frames"), (down, "zero-shot")))
         if names
-        for quantity in quantities[:2]
+        for quantity in given(outcomes)[:2]
     ]
-    said = ["Single-task trainings make weight/Σweights × tasks a step × steps of the multi-task one."]
+    said.insert(
+        0, "Single-task trainings make weight/Σweights × tasks a step × steps of the multi-task one; last steps are judged."
+    )
     sizes = {o.trial.series: o.facts["parameters"] for o in outcomes if "parameters" in o.facts}
     said.append("Parameters: " + ", ".join(f"{name} {size:,.0f}" for name, size in sizes.items()) + ".")
+    untested = [name for name in recipe.tasks if name not in config.test]
+    if untested:
+        said.append(f"Trained along but without test frames, and so in no average: {', '.join(untested)}.")
     if down:
         said.append(
             "Zero-shot errors are taken after energies per element are refitted; std is what these leave of the labels."
@@ -162,55 +171,3 @@ def _trials(config: TasksConfig, series: str, own: tuple[str, ...], recipe: Reci
             on = f"{label}-on-{slug(name)}"
             found.append(Trial(on, series, values, (name,), recipe, task=down.task, zero_shot=True, run=label))
     return found
-
-
-def _weights(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    """Of the tasks, as the multi-task recipe has them."""
-    recipe = next(o.trial.recipe for o in outcomes if o.trial.recipe is not None and o.trial.series != SINGLE)
-    return {name: task.weight for name, task in recipe.tasks.items()}
-
-
-def _mean(outcomes: Sequence[Outcome], series: str, name: str, quantity: str) -> float | None:
-    """Over seeds."""
-    errors = [o.rmse(name, quantity) for o in outcomes if o.trial.series == series and name in o.trial.sets]
-    known = [error for error in errors if error is not None]
-    return spread(known)[0] if known else None
-
-
-def _rows(
-    outcomes: Sequence[Outcome],
-    names: Sequence[str],
-    series: Sequence[str],
-    quantities: Sequence[str],
-    weights: Mapping[str, float],
-    zero_shot: bool = False,
-) -> list[dict[str, Any]]:
-    """A line per set, and their averages."""
-    steps = {o.trial.sets[0]: o.trial.values["steps"] for o in outcomes if o.trial.series == SINGLE}
-    std = {name: found for o in outcomes for name, found in o.std.items()}
-    rows: list[dict[str, Any]] = []
-    for name in names:
-        row: dict[str, Any] = {"set": f"{name}, zero-shot" if zero_shot else name, "weight": weights[name]}
-        row["single-task steps"] = None if zero_shot else steps.get(name)
-        for quantity in quantities:
-            heading, factor = QUANTITIES[quantity]
-            level = std.get(name, {}).get(quantity)
-            row[f"{heading}: std"] = None if level is None else factor * level
-            for each in series:
-                mean = _mean(outcomes, each, name, quantity)
-                row[f"{heading}: {each}"] = None if mean is None else factor * mean
-        rows.append(row)
-    suffix = ", zero-shot" if zero_shot else ""
-    return rows + [averaged(rows, kind) | {"set": f"{kind}{suffix}"} for kind in AVERAGES]
-
-
-def _panel(
-    outcomes: Sequence[Outcome], names: Sequence[str], series: Sequence[str], quantity: str, place: tuple[str, int]
-) -> Panel:
-    heading, factor = QUANTITIES[quantity]
-    lines = []
-    for each in series:
-        pairs = [(name, _mean(outcomes, each, name, quantity)) for name in names]
-        known = [(name, factor * mean) for name, mean in pairs if mean is not None]
-        lines.append(Line(each, [name for name, _ in known], [mean for _, mean in known], style="apart"))
-    return Panel(place[0], "", heading, lines, place[1])

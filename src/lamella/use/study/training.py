@@ -21,7 +21,7 @@ from lamella.train.state import pointed, step_name, write_file
 from lamella.train.stop import Interrupted, listen
 from lamella.use.study.trial import Trial
 
-__all__ = ["checkpoint", "recipe_path", "run_path", "train_all", "write_recipes"]
+__all__ = ["recipe_path", "run_path", "train_all", "trainings", "write_recipes"]
 
 _PATIENCE: Final = 0.5
 """s between two looks at whether somebody asked to stop."""
@@ -58,14 +58,13 @@ def run_path(folder: Path, trial: Trial) -> Path:
     return folder / "runs" / trial.training
 
 
-def checkpoint(run: Path, steps: int) -> str | None:
-    """Name of the last step folder of a finished run; ``None`` where it is not finished."""
+def _finished(run: Path, steps: int) -> bool:
     last = pointed(run, "last") if run.is_dir() else None
-    return last.name if last is not None and last.name == step_name(steps) else None
+    return last is not None and last.name == step_name(steps)
 
 
 def train_all(trials: Sequence[Trial], folder: Path, jobs: int, say: Say) -> dict[str, str]:
-    """Write every recipe, then train what is not finished.
+    """Train what is not finished, by the recipes that :func:`write_recipes` wrote.
 
     Args:
         trials: those without a recipe are passed over.
@@ -77,11 +76,10 @@ def train_all(trials: Sequence[Trial], folder: Path, jobs: int, say: Say) -> dic
         By name of the training, why it could not be trained: not finite, out of memory, ...
 
     Raises:
-        RecipeError: the folder holds a run of another recipe.
         Interrupted: asked to stop; the same command goes on.
         LamellaError: data or a recipe that cannot be used.
     """
-    wanted = write_recipes(trials, folder)
+    wanted = trainings(trials)
     if jobs > 1:
         (folder / "logs").mkdir(parents=True, exist_ok=True)
     threads = max(1, torch.get_num_threads() // jobs)
@@ -94,7 +92,7 @@ def train_all(trials: Sequence[Trial], folder: Path, jobs: int, say: Say) -> dic
             threads,
         )
         for trial in wanted
-        if trial.recipe is not None and checkpoint(run_path(folder, trial), trial.recipe.training.steps) is None
+        if trial.recipe is not None and not _finished(run_path(folder, trial), trial.recipe.training.steps)
     ]
     if len(left) < len(wanted):
         say(f"{len(wanted) - len(left)} of {len(wanted)} trainings are finished and kept")
@@ -110,16 +108,19 @@ def train_all(trials: Sequence[Trial], folder: Path, jobs: int, say: Say) -> dic
     return failed
 
 
-def write_recipes(trials: Sequence[Trial], folder: Path) -> list[Trial]:
-    """Write the recipe of every training; gives one trial of each.
+def trainings(trials: Sequence[Trial]) -> list[Trial]:
+    """One trial of each training."""
+    return list({trial.training: trial for trial in trials if trial.recipe is not None}.values())
+
+
+def write_recipes(trials: Sequence[Trial], folder: Path) -> None:
+    """Write the recipe of every training.
 
     Raises:
         RecipeError: the folder holds a run of another recipe.
     """
-    wanted = list({trial.training: trial for trial in trials if trial.recipe is not None}.values())
-    for trial in wanted:
+    for trial in trainings(trials):
         _write_recipe(folder, trial)
-    return wanted
 
 
 def _write_recipe(folder: Path, trial: Trial) -> None:
@@ -197,17 +198,14 @@ def _train_apart(job: _Job, answer: Connection) -> None:
     os.setsid()  # Ctrl-C reaches the study alone, which passes one signal on: a second one would not let the run save
     torch.set_num_threads(job.threads)
     with job.log.open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
-        try:
-            ended = _train(job)
-        except LamellaError as error:
-            ended = _Ended(job.name, str(error), refused=True)
+        ended = _train(job)
     answer.send(ended)
 
 
 def _train(job: _Job) -> _Ended:
     resume = (job.run / CONFIG).is_file()
-    recipe = load_recipe(job.run / CONFIG if resume else job.recipe)
     try:
+        recipe = load_recipe(job.run / CONFIG if resume else job.recipe)
         fit(recipe, job.run, resume)
     except Interrupted as stopped:
         return _Ended(job.name, str(stopped), stopped.exit_code)
@@ -217,4 +215,6 @@ def _train(job: _Job) -> _Ended:
         return _Ended(job.name, str(error))
     except torch.OutOfMemoryError:
         return _Ended(job.name, "out of memory")
+    except LamellaError as error:
+        return _Ended(job.name, str(error), refused=True)
     return _Ended(job.name)

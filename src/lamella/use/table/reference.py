@@ -27,10 +27,11 @@ from ase.calculators.calculator import BaseCalculator
 from lamella.errors import InputError, nearest
 from lamella.formats.load import load
 from lamella.models.potential import Potential
+from lamella.train.paths import absolute
 from lamella.use.table.answer import Calculated, FromFile, Learned, Respondent
 from lamella.use.table.config import PredictionsConfig
 
-__all__ = ["ASE", "PREDICTIONS", "named", "respondents", "split_name"]
+__all__ = ["ASE", "PREDICTIONS", "absolute_reference", "named", "respondents", "split_name"]
 
 ASE: Final = "ase:"
 PREDICTIONS: Final = "predictions:"
@@ -95,12 +96,29 @@ def respondents(
         elif reference.startswith(PREDICTIONS):
             found.append(FromFile(name, reference.removeprefix(PREDICTIONS)))
         else:
-            path, mark, task = (reference, "", "") if Path(reference).exists() else reference.rpartition("@")
-            path = path if mark else reference
+            path, task = _model_and_task(reference)
             if path not in loaded:
                 loaded[path] = load(path, device, dtype)
-            found.append(Learned(name, reference, loaded[path], task if mark else None))
+            found.append(Learned(name, reference, loaded[path], task))
     return found
+
+
+def absolute_reference(reference: str) -> str:
+    """The same words with what lies on disk by its absolute path, so that they can be read from elsewhere."""
+    if reference.startswith(ASE):
+        return reference
+    if reference.startswith(PREDICTIONS):
+        return PREDICTIONS + absolute(reference.removeprefix(PREDICTIONS))
+    path, task = _model_and_task(reference)
+    if not Path(path).expanduser().exists():
+        return reference  # a published model has no path
+    return absolute(path) + (f"@{task}" if task is not None else "")
+
+
+def _model_and_task(reference: str) -> tuple[str, str | None]:
+    """``PATH@TASK`` in parts; what lies on disk under the whole of it has no task."""
+    path, mark, task = reference.rpartition("@")
+    return (path, task) if mark and not Path(reference).exists() else (reference, None)
 
 
 def _calculator(reference: str, functions: bool) -> BaseCalculator:
