@@ -63,7 +63,7 @@ MODEL: dict[str, Any] = {
 }
 LOSS = {"kind": "squared", "energy": [5.0, 20.0], "forces": [100.0, 60.0], "virial": [0.1, 1.0]}
 """Squares, the tails being cut by the filter and by ``clip``: with absolute errors a new model stays at forces of zero."""
-OPTIMIZER = {"kind": "adam", "lr": 2.0e-3, "clip": 5.0}
+OPTIMIZER = {"kind": "adam", "lr": 1.0e-3, "clip": 5.0}
 WARMUP = 100
 ENDLESS = 1_000_000  # steps of the trunk, which is stopped from outside
 STOP_LR = 1.0e-5

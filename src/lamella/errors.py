@@ -9,6 +9,7 @@
     │   └── RecipeError          a recipe or a command-line setting
     ├── CheckpointError          a model file or run folder
     ├── FetchError               a file that no host gives, or that is not what it should be
+    ├── ResourceError            the machine has not enough memory
     └── TrainingError            training cannot go on (non-finite loss, disk full, ...)
 
 The message is one sentence that names the file, frame or key, and one that says what to do next. Commands print it and exit
@@ -28,6 +29,7 @@ __all__ = [
     "InputError",
     "LamellaError",
     "RecipeError",
+    "ResourceError",
     "StructureError",
     "TrainingError",
     "nearest",
@@ -61,6 +63,10 @@ class CheckpointError(LamellaError):
 
 class FetchError(LamellaError):
     """A file could not be brought onto this machine, or is not the one it should be."""
+
+
+class ResourceError(LamellaError):
+    """The machine has not enough memory, and everything that needs less was tried."""
 
 
 class TrainingError(LamellaError):

@@ -152,11 +152,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "training.training_data": {
         "systems": ["water"], "rglob_patterns": None, "batch_size": "auto", "auto_prob": "prob_sys_size", "sys_probs": None,
-        "min_pair_dist": 0.0,
+        "min_pair_dist": 0.0, "set_prefix": "set",
     },
     "training.validation_data": {
         "systems": ["water"], "rglob_patterns": None, "batch_size": "auto", "auto_prob": "prob_sys_size", "sys_probs": None,
-        "numb_btch": 1,
+        "numb_btch": 1, "set_prefix": "set",
     },
     "training": {
         "stat_file": "s.hdf5", "stat_file_mode": "update", "numb_steps": 10, "seed": 3, "disp_file": "lcurve.out",
@@ -208,6 +208,7 @@ def test_every_key_of_deepmd_kit_is_known(tmp_path: Path, place: str, options: d
 def test_unknown_key_is_refused_by_its_path(tmp_path: Path, place: str) -> None:
     path = f"{place}.colour".strip(".")
     assert path in refused(tmp_path, changed(path, "blue"))
+    assert "did you mean 'rcut_smth'?" in refused(tmp_path, changed("model.descriptor.rcut_smt", 0.5))
     assert read(tmp_path, changed(f"{place}._colour".strip("."), "blue")).recipe == read(tmp_path, MINIMAL).recipe
 
 
@@ -225,7 +226,8 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("training.change_bias_after_training", True, "dp change-bias"),
     ("training.mixed_precision", {"compute_prec": "bfloat16"}, "precision"),
     ("training.training_data.batch_size", [1, 2], "one number"),
-    ("training.training_data.batch_size", "mixed:4", "auto:N"),
+    ("training.training_data.batch_size", "large:4", "auto:N"),
+    ("training.training_data.set_prefix", "batch", "set.*"),
     ("training.training_data.batch_size", 0, "auto:N"),
     ("training.training_data.systems", "data.lmdb", "LMDB"),
     ("training.training_data.rglob_patterns", ["*"], "list the systems"),
@@ -233,12 +235,12 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("training.training_data.sys_probs", [0.5, 0.5], "twice"),
     ("training.training_data.auto_prob", "prob_uniform", "twice"),
     ("model.descriptor.precision", "bfloat16", "float32 or float64"),
-    ("model.fitting_net.precision", "float32", "give both the same"),
     ("model.descriptor.trainable", False, "freeze"),
     ("model.fitting_net.trainable", [True, True, True, False], "freeze"),
     ("model.fitting_net.numb_aparam", 1, "numb_aparam"),
     ("model.fitting_net.rcond", 1e-3, "remove it"),
     ("model.descriptor.type", "se_e3", "three-body descriptor"),
+    ("model.type", "linear_ener", "one descriptor and one fitting net"),
     ("model.preset_out_bias", {"energy": [-400.0, None]}, "give all"),
     ("model.finetune_head", "SPICE", "fine-tune"),
     ("model.type_map", ["O", "D1"], "chemical symbol"),
@@ -253,6 +255,27 @@ def test_what_lamella_does_not_do_is_refused_by_its_path_with_advice(
     message = refused(tmp_path, changed(path, value))
     assert path.rpartition(".")[2] in message
     assert words in message
+
+
+def test_comments_are_passed_over_at_any_depth(tmp_path: Path) -> None:
+    content = multi_task()
+    plain = read(tmp_path, content)
+    places = ["model.shared_dict", "model.shared_dict.des", "model.model_dict", "loss_dict", "training.model_prob",
+              "training.data_dict", "training.data_dict.water_1.training_data"]  # fmt: skip
+    for place in places:
+        content = changed(f"{place}._comment", "that's all", content)
+    assert read(tmp_path, content) == plain
+    inner = {"model": {**MINIMAL["model"], "descriptor": DESCRIPTORS["dpa3"]}}
+    commented = changed("model.descriptor.repflow._comment", " that's all", {**MINIMAL, **inner})
+    assert read(tmp_path, commented).recipe == read(tmp_path, {**MINIMAL, **inner}).recipe
+
+
+@pytest.mark.parametrize(("part", "other"), [("descriptor", "fitting_net"), ("fitting_net", "descriptor")])
+def test_two_precisions_become_the_wider_one_with_a_note(tmp_path: Path, part: str, other: str) -> None:
+    translation = read(tmp_path, changed(f"model.{part}.precision", "float32"))
+    assert translation.recipe.dtype == "float64"
+    assert [note for note in translation.notes if note.startswith(f"model.{part}.precision: float64 here")]
+    assert not [note for note in translation.notes if note.startswith(f"model.{other}.precision")]
 
 
 def test_wrong_types_are_refused_by_their_path(tmp_path: Path) -> None:
@@ -359,6 +382,7 @@ def test_learning_rates_are_those_of_deepmd_kit(tmp_path: Path, settings: dict[s
         ([2, 2], {"frames": 2}),
         ("auto", {"full_atoms": 32}),
         ("auto:128", {"full_atoms": 128}),
+        ("mixed:4", {"frames": 4}),
         ("max:200", {"atoms": 200}),
         ("filter:200", {"atoms": 200}),
     ],

@@ -67,12 +67,13 @@ def visit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
         flags = ["--no-sandbox", "--enable-unsafe-swiftshader", "--use-angle=swiftshader"]
         browser = driver.chromium.launch(executable_path=executable, args=flags)
         page = browser.new_context(viewport={"width": 1300, "height": 900}, offline=True).new_page()
+        page.set_default_timeout(120_000)  # pictures are drawn without a GPU, on a machine that may have other work
         made = Visit(page, atlas)
         page.on("pageerror", lambda error: made.errors.append(str(error)))
         page.on("console", lambda said: made.errors.append(said.text) if said.type == "error" else None)
         page.on("request", lambda request: made.requests.append(request.url))
         page.goto(Path(page_file).as_uri())
-        page.wait_for_function("lamella.ready || lamella.error", timeout=60_000)
+        page.wait_for_function("lamella.ready || lamella.error", timeout=120_000)
         page.wait_for_timeout(500)
         yield made
         browser.close()
@@ -109,7 +110,7 @@ def test_a_click_on_a_point_shows_its_structure(visit):
     alone = [index for index in np.argsort(-apart.min(axis=1)) if frame[index] != frame[current]]
     before, seen = visit.page.locator("#atlas-structure").screenshot(), chosen(visit)
     visit.page.mouse.click(*places[alone[0]])
-    visit.page.wait_for_function(f"lamella.selected === {int(alone[0])}", timeout=10_000)
+    visit.page.wait_for_function(f"lamella.selected === {int(alone[0])}")
     visit.page.wait_for_timeout(500)
     assert chosen(visit) == named(visit, alone[0]) != seen
     assert visit.page.locator("#atlas-structure").screenshot() != before

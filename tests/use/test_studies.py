@@ -1,174 +1,67 @@
-"""Every study in miniature: what it trains, what it says, and that it goes on where it stopped."""
+"""Every study in miniature: what it trains, what it says, and what it writes."""
 
 from __future__ import annotations
 
-import csv
 import json
 import math
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import yaml
-from ase.build import molecule
-from ase.io import read, write
-from typer.testing import CliRunner
+from ase.io import read
 
-from lamella.cli import app
-from lamella.errors import InputError, RecipeError
-from lamella.train.fit import fit
-from lamella.train.recipe import Recipe, dump_recipe, load_recipe
-from lamella.train.stop import Interrupted
-from lamella.use.study import training
-from lamella.use.study.curves import equal_error
-from lamella.use.study.powerlaw import fit_power_law, frontier
-from lamella.use.study.report import cell, spread
-from lamella.use.study.studies import plan_study, read_config, run_study
-from lamella.use.study.trial import Work
-from train.small import MODEL, labelled
-
-STEPS = 6
+from lamella.errors import RecipeError
+from lamella.train.recipe import load_recipe
+from lamella.use.study.studies import plan_study, read_config
+from use.study_small import LJ, STEPS, carried_out, make_sets, pretrain, smallest, words
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """``a.xyz`` and ``b.xyz`` (16 frames to train on each), their test frames, a recipe, and a model of two tasks."""
-    place = tmp_path_factory.mktemp("study")
-    kinds = {"a": [molecule("H2O"), molecule("CH4")], "b": [molecule("H2O"), molecule("NH3")]}
-    for name, pair in kinds.items():
-        write(place / f"{name}.xyz", [labelled(pair[k % 2], k) for k in range(16)])
-        write(place / f"{name}_test.xyz", [labelled(pair[k % 2], 900 + k) for k in range(6)])
-    recipe: dict[str, Any] = {
-        "dtype": "float64",
-        "device": "cpu",
-        "model": MODEL,
-        "elements": ["H", "C", "N", "O"],
-        "tasks": {
-            name: {"train": str(place / f"{name}.xyz"), "weight": weight} for name, weight in (("a", 3.0), ("b", 1.0))
-        },
-        "schedule": {"kind": "exponential", "stop_lr": 1e-4, "decay_steps": 3},
-        "batch": {"frames": 3},
-        "training": {"steps": 8, "valid_every": 8, "save_every": 8, "tensorboard": False},
-    }
-    (place / "two.yaml").write_text(yaml.safe_dump(recipe))
-    one = {**recipe, "elements": None, "tasks": {"any": {"train": str(place / "a.xyz")}}}
-    (place / "small.yaml").write_text(yaml.safe_dump(one))
-    fit(Recipe.model_validate(recipe), place / "pretrained")
+    place = make_sets(tmp_path_factory.mktemp("study"))
+    pretrain(place)
     return place
 
 
-def words(folder: Path, *more: str, sets: str = "ab") -> list[str]:
-    """Settings of a study that trains on both sets, or one."""
-    files = {"train": "{}.xyz", "test": "{}_test.xyz"}
-    data = [f"sets.{name}.{part}={folder / file.format(name)}" for name in sets for part, file in files.items()]
-    return [*data, f"steps={STEPS}", *more]
-
-
-def smallest(folder: Path) -> list[str]:
-    """Settings of a learning curve of two trainings."""
-    return words(folder, "sizes=[4]", "whole=false", "seeds=[1,2]", f"scratch.plain={folder / 'small.yaml'}", sets="a")
-
-
-def carried_out(kind: str, overrides: list[str], out: Path, jobs: int = 1) -> tuple[list[dict[str, str]], str, list[str]]:
-    """Rows of the table, the page, and what was said."""
-    said: list[str] = []
-    page = run_study(kind, read_config(kind, None, overrides), out, Work(said.append, jobs=jobs))
-    assert (out / "figure.png").stat().st_size > 1000 and (out / "figure.svg").read_text().startswith("<?xml")
-    rows = list(csv.DictReader((out / "table.csv").read_text().splitlines()))
-    return rows, page.read_text(), said
-
-
 def test_a_learning_curve_trains_every_size_for_the_same_steps(folder, tmp_path):
-    overrides = words(
-        folder, "sizes=[4,8]", f"pretrained.tuned.model={folder / 'pretrained'}", f"scratch.plain={folder / 'small.yaml'}"
-    )
-    rows, page, said = carried_out("learning-curve", overrides, tmp_path / "s")
+    overrides = words(folder, "sizes=[4,1000]", f"pretrained.tuned.model={folder / 'pretrained'}")
+    rows, page, said = carried_out("learning-curve", [*overrides, f"scratch.plain={folder / 'small.yaml'}"], tmp_path / "s")
     found = {(row["set"], row["frames"], row["model"]) for row in rows}
-    series = {"tuned", "plain"}
-    assert found == {(s, n, m) for s in "ab" for n in ("4", "8", "16") for m in series} | {
+    assert found == {(s, n, m) for s in "ab" for n in ("4", "12") for m in ("tuned", "plain")} | {
         (s, "0", "tuned, zero-shot") for s in "ab"
     }
     assert all(float(row["force RMSE, meV/Å"]) > 0 for row in rows)
     recipes = [load_recipe(path) for path in sorted((tmp_path / "s" / "recipes").iterdir())]
-    assert len(recipes) == 12 and {recipe.training.steps for recipe in recipes} == {STEPS}
-    assert "Every training makes 6 steps" in page and "tuned against plain" in page
-    assert len([line for line in said if line.endswith("trained")]) == 12
-    nested = [set(map(str, (a.positions for a in read(tmp_path / "s" / "data" / f"a-{n}-s1.extxyz", ":")))) for n in (4, 8)]
-    assert nested[0] < nested[1]
+    assert len(recipes) == 8 and {recipe.training.steps for recipe in recipes} == {STEPS}
+    assert f"Every training makes {STEPS} steps" in page and "plain needs, where tuned has 4 frames:" in page
+    assert "a has too few frames for 1000: left out." in page
+    assert len([line for line in said if line.endswith("trained")]) == 8
+    subset = [set(map(str, (a.positions for a in read(tmp_path / "s" / "data" / f"{n}-4-s1.extxyz", ":")))) for n in "ab"]
+    assert all(len(frames) == 4 for frames in subset)
 
 
-@pytest.fixture(scope="module")
-def finished(folder) -> tuple[Path, tuple[list[dict[str, str]], str, list[str]]]:
-    """The smallest learning curve, and what was found."""
-    return folder / "finished", carried_out("learning-curve", smallest(folder), folder / "finished")
-
-
-def test_a_study_keeps_what_is_done(folder, finished, monkeypatch):
-    out, first = finished
-    monkeypatch.setattr(training, "fit", lambda *given: pytest.fail("it was trained already"))
-    monkeypatch.setattr("lamella.use.study.judging.evaluate_sets", lambda *given: pytest.fail("it was judged already"))
-    second = carried_out("learning-curve", smallest(folder), out)
-    assert second[:2] == first[:2]
-    assert second[2] == ["2 of 2 trainings are finished and kept"]
-    with pytest.raises(RecipeError, match="begun with another recipe"):
-        carried_out("learning-curve", [*smallest(folder), "steps=7"], out)
-
-
-def test_a_study_goes_on_where_it_stopped(folder, finished, tmp_path, monkeypatch):
-    asked = training.fit
-
-    def stopped_once(recipe: Recipe, run: Path, resume: bool) -> Path:
-        if run.name.endswith("s2") and not resume:
-            asked(recipe.model_copy(update={"training": recipe.training.model_copy(update={"steps": 3})}), run, resume)
-            (run / "config.yaml").write_text(dump_recipe(recipe))
-            raise Interrupted("stopped after step 3.", 130)
-        return asked(recipe, run, resume)
-
-    monkeypatch.setattr(training, "fit", stopped_once)
-    with pytest.raises(Interrupted, match="The same command goes on") as stop:
-        carried_out("learning-curve", smallest(folder), tmp_path / "s")
-    assert stop.value.exit_code == 130
-    rows, _, said = carried_out("learning-curve", smallest(folder), tmp_path / "s")
-    assert said[0] == "1 of 2 trainings are finished and kept"
-    assert [row["model"] for row in rows] == [row["model"] for row in finished[1][0]]
-
-
-def test_a_study_made_again_from_what_it_wrote_is_the_same(finished, tmp_path):
-    out, (rows, _, _) = finished
-    config = read_config("learning-curve", out / "study.yaml", [])
-    run_study("learning-curve", config, tmp_path / "again", Work(lambda line: None))
-    assert list(csv.DictReader((tmp_path / "again" / "table.csv").read_text().splitlines())) == rows
-
-
-def test_trainings_side_by_side_give_the_same_errors(folder, finished, tmp_path):
-    assert carried_out("learning-curve", smallest(folder), tmp_path / "s", jobs=2)[0] == finished[1][0]
-    assert "step" in (tmp_path / "s" / "logs" / "a-plain-4-s1.log").read_text()
-
-
-def test_a_training_that_fails_is_said_and_the_others_go_on(folder, tmp_path):
-    wild = f"{{recipe: {folder / 'small.yaml'}, set: [optimizer.lr=1e300, schedule.stop_lr=1e-4]}}"
-    rows, page, _ = carried_out("learning-curve", [*smallest(folder), "seeds=[1]", f"scratch.wild={wild}"], tmp_path / "s")
-    assert {row["model"] for row in rows} == {"plain"}
-    assert "a-wild-4-s1 could not be trained" in page
+def test_a_random_head_may_begin_above_zero_shot(folder, tmp_path):
+    """Beside a named head, and for as many steps; the mean over seeds has a deviation."""
+    model = f"{{model: {folder / 'pretrained'}, head: random}}"
+    overrides = words(folder, "sizes=[4]", "whole=false", "seeds=[1,2]", f"pretrained.new={model}", sets="a")
+    rows, page, _ = carried_out("learning-curve", overrides, tmp_path / "s")
+    assert [row["model"] for row in rows] == ["new, zero-shot", "new"]
+    assert float(rows[1]["force RMSE, meV/Å ±"]) > 0 and "could not be trained" not in page
 
 
 def test_single_tasks_get_their_effective_steps(folder, tmp_path):
-    overrides = [f"recipe={folder / 'two.yaml'}", "steps=8", "set=[training.tasks_per_step=2]"]
+    overrides = [f"recipe={folder / 'two.yaml'}", "steps=4", "set=[training.tasks_per_step=2]"]
     overrides += [f"test.{name}={folder / f'{name}_test.xyz'}" for name in "ab"]
     overrides += ["variants.heads=[]", "variants.encoding=[model.head.task_dim=2]"]
     overrides += [f"downstream.b_again={{data: {folder / 'b_test.xyz'}, task: a, weight: 2.0}}"]
     rows, page, _ = carried_out("tasks", overrides, tmp_path / "s")
     recipe = {path.stem: load_recipe(path) for path in (tmp_path / "s" / "recipes").iterdir()}
     assert {name: each.training.steps for name, each in recipe.items()} == {
-        "heads-s1": 8, "encoding-s1": 8, "single-task-a-s1": 12, "single-task-b-s1": 4,
+        "heads-s1": 4, "encoding-s1": 4, "single-task-a-s1": 6, "single-task-b-s1": 2,
     }  # fmt: skip
     assert recipe["single-task-a-s1"].elements == recipe["heads-s1"].elements == ("H", "C", "N", "O")
     assert recipe["encoding-s1"].model.head.task_dim == 2 and recipe["single-task-b-s1"].model.head.task_dim == 0
+    assert {each.batch.frames for each in recipe.values()} == {3}
     assert [row["set"] for row in rows] == [
         "a", "b", "WARMSE", "log-weighted", "b_again, zero-shot", "WARMSE, zero-shot", "log-weighted, zero-shot",
     ]  # fmt: skip
@@ -177,32 +70,74 @@ def test_single_tasks_get_their_effective_steps(folder, tmp_path):
         assert errors[2] == pytest.approx((3 * errors[0] + errors[1]) / 4)
         assert errors[3] == pytest.approx(math.exp((3 * math.log(errors[0]) + math.log(errors[1])) / 4))
         assert errors[4] == pytest.approx(errors[5])
-    assert "Parameters: heads" in page
+    assert "Parameters: heads" in page and "| set | weight | single-task steps | std | heads |" in page
+
+
+def test_a_task_that_is_not_tested_is_named(folder, tmp_path):
+    overrides = [f"recipe={folder / 'two.yaml'}", "steps=2", "single=false", f"test.b={folder / 'b_test.xyz'}"]
+    rows, page, _ = carried_out("tasks", overrides, tmp_path / "s")
+    assert [row["set"] for row in rows] == ["b", "WARMSE", "log-weighted"]
+    assert "without test frames, and so in no average: a." in page
+
+
+def test_the_last_step_is_judged_not_the_best(folder, tmp_path, monkeypatch):
+    """Steps that were chosen on validation frames would not be those that were counted."""
+    overrides = [f"recipe={folder / 'two.yaml'}", "steps=4", "single=false", f"test.a={folder / 'a_test.xyz'}"]
+    out = tmp_path / "s"
+    wild = "set=[training.valid_every=1,optimizer.lr=0.5,schedule.stop_lr=0.4]"
+    first, _, _ = carried_out("tasks", [*overrides, wild], out)
+    run = out / "runs" / "multi-task-s1"
+    assert (run / "best").read_text().strip() != (run / "last").read_text().strip()
+    from lamella.formats.load import load
+    from lamella.use.evaluate import evaluate
+    from lamella.use.study.judging import open_data
+
+    frames = open_data([str(folder / "a_test.xyz")])
+    last = evaluate(load(run / (run / "last").read_text().strip()), frames, "a").errors["forces"].rmse
+    assert float(first[0]["force RMSE, meV/Å: multi-task"]) == pytest.approx(1000 * last, rel=1e-9)
 
 
 def test_an_unknown_task_is_refused_before_anything_is_trained(folder, tmp_path):
     overrides = [f"recipe={folder / 'two.yaml'}", f"test.aa={folder / 'a_test.xyz'}"]
     with pytest.raises(RecipeError, match="no task 'aa'"):
         carried_out("tasks", overrides, tmp_path / "s")
+    assert not (tmp_path / "s").exists()
 
 
 def test_a_benchmark_sets_architectures_beside_calculators(folder, tmp_path):
-    lj = "ase:ase.calculators.lj.LennardJones(sigma=1.0, epsilon=0.1, rc=4.0)"
-    overrides = words(folder, f"models.small={folder / 'small.yaml'}", f"references.lj='{lj}'", "sets.a.weight=3")
-    overrides += ["references.emt='ase:ase.calculators.emt.EMT()'", "seeds=[1,2]"]
+    overrides = words(folder, f"models.small={folder / 'small.yaml'}", f"references.lj='{LJ}'", "sets.a.weight=3")
+    overrides += ["seeds=[1,2]", f"also.again={{data: {folder / 'a_test.xyz'}, trained_on: a}}"]
     rows, page, _ = carried_out("benchmark", overrides, tmp_path / "s")
-    assert [row["set"] for row in rows] == ["a", "b", "WARMSE", "log-weighted"]
+    averages = ["WARMSE", "log-weighted"]
+    assert [row["set"] for row in rows] == ["a", "b", *averages, "again"]
     for row in rows:
         assert float(row["energy RMSE, meV/atom: lj"]) < 1e-4, "it made the labels"
         assert float(row["energy RMSE, meV/atom: small"]) > 1e-3
-    assert "parameters" in page
+    assert rows[4]["force RMSE, meV/Å: small"] == rows[0]["force RMSE, meV/Å: small"], "the same frames"
+    assert float(rows[0]["force RMSE, meV/Å: small ±"]) > 0 and " ± " in page
+    assert "parameters" in page and "again: judged by the models trained on a" in page
     assert len(list((tmp_path / "s" / "recipes").iterdir())) == 4
 
 
+def test_averages_say_which_sets_they_leave_out(folder, tmp_path):
+    overrides = words(folder, f"models.small={folder / 'small.yaml'}", "references.emt='ase:ase.calculators.emt.EMT()'")
+    (tmp_path / "si.xyz").write_text(
+        '1\nenergy=-1.0 pbc="F F F" Properties=species:S:1:pos:R:3:forces:R:3\nSi 0 0 0 0 0 1\n'
+    )
+    overrides += [f"also.salt={{data: {tmp_path / 'si.xyz'}, trained_on: a}}"]
+    rows, page, _ = carried_out("benchmark", overrides, tmp_path / "s")
+    assert rows[4]["force RMSE, meV/Å: small"] == rows[4]["force RMSE, meV/Å: emt"] == ""
+    assert "is not evaluated on salt: it does not know Si" in page
+    assert "salt-emt is not evaluated on salt" in page
+    assert float(rows[2]["force RMSE, meV/Å: emt"]) > 0, "the sets above are averaged all the same"
+
+
 def test_heads_are_tried_one_by_one_and_at_random(folder, tmp_path):
-    overrides = words(folder, f"model.model={folder / 'pretrained'}", "sizes=[4]", "whole=false")
+    overrides = words(folder, f"model.model={folder / 'pretrained'}", "sizes=[4]", "whole=false", sets="a")
     rows, page, _ = carried_out("heads", overrides, tmp_path / "s")
-    assert {(row["set"], row["model"]) for row in rows} == {(s, head) for s in "ab" for head in ("a", "b", "random head")}
+    assert [row["model"] for row in rows] == ["a", "b", "random head"]
+    started = {path.stem: load_recipe(path).start.head for path in (tmp_path / "s" / "recipes").iterdir()}
+    assert started == {"a-a-4-s1": "a", "a-b-4-s1": "b", "a-random_head-4-s1": "random"}
     assert "the worst head's force error" in page
     with pytest.raises(RecipeError, match="no task 'c'"):
         carried_out("heads", [*overrides, "heads=[c]"], tmp_path / "other")
@@ -220,28 +155,33 @@ def test_an_ablation_removes_parts_one_after_the_other(folder, tmp_path):
     assert "of the full model" in page
 
 
-def test_the_paper_s_ablation_is_the_default(folder):
-    config = read_config("ablation", None, words(folder, "recipe=dpa2_paper"))
+def test_the_paper_s_ablation_is_the_default(folder, tmp_path):
+    """Table S5: four parts of the single-atom channel and three of the pair channel, each a model that can be built."""
+    overrides = words(folder, "recipe=dpa2_paper", "set=[model.backbone.repformer.layers=1]", sets="a")
+    config = read_config("ablation", None, overrides)
     parts = {channel: [removal.part for removal in chain] for channel, chain in config.remove.items()}
     assert parts == {
         "single-atom channel": ["conv", "sym_f", "sym_g", "local_attention"],
         "pair channel": ["prod_f", "gate", "attention"],
     }
+    lines = plan_study("ablation", config, tmp_path / "s")
+    assert lines[0].startswith("8 trainings")
+    bare = load_recipe(tmp_path / "s" / "recipes" / "single-atom_channel_local_attention-s1.yaml").model.backbone.repformer
+    assert not any((bare.conv, bare.sym_f, bare.sym_g, bare.local_attention)) and bare.attention
 
 
 def test_scaling_sweeps_models_data_and_steps(folder, tmp_path):
     overrides = [f"data.train={folder / 'a.xyz'}", f"data.test={folder / 'a_test.xyz'}", f"steps={STEPS}"]
     wide = f"{{recipe: {folder / 'small.yaml'}, set: [model.backbone.node_dim=12]}}"
-    overrides += [f"models.narrow={folder / 'small.yaml'}", f"models.wide={wide}", "sizes=[4,8]", "lengths=[3]"]
+    overrides += [f"models.narrow={folder / 'small.yaml'}", f"models.wide={wide}", "sizes=[4]", "lengths=[2]"]
     rows, page, _ = carried_out("scaling", overrides, tmp_path / "s")
     found = {(row["model"], row["frames D"], row["steps"]) for row in rows}
     assert found == {
-        ("narrow", "16", "3"),
-        ("narrow", "16", "6"),
-        ("wide", "16", "3"),
-        ("wide", "16", "6"),
-        ("wide", "4", "6"),
-        ("wide", "8", "6"),
+        ("narrow", "12", "2"),
+        ("narrow", "12", "3"),
+        ("wide", "12", "2"),
+        ("wide", "12", "3"),
+        ("wide", "4", "3"),
     }
     for row in rows:
         assert 2 * int(row["steps"]) <= int(row["frames seen"]) <= 3 * int(row["steps"])
@@ -249,37 +189,65 @@ def test_scaling_sweeps_models_data_and_steps(folder, tmp_path):
     assert "e ∝ x^-α" in page
 
 
+def drift_words(folder: Path, *more: str) -> list[str]:
+    return [f"models.lj='{LJ}'", f"data={folder / 'a_test.xyz'}", "draw=2", "time=0.004", "timestep=0.2", "every=2", *more]
+
+
 def test_drift_runs_models_and_calculators_without_a_thermostat(folder, tmp_path):
-    lj = "ase:ase.calculators.lj.LennardJones(sigma=1.0, epsilon=0.1, rc=4.0)"
-    overrides = [f"models.ours={folder / 'pretrained'}@a", f"models.lj='{lj}'", f"data={folder / 'a_test.xyz'}"]
-    overrides += ["draw=2", "time=0.004", "timestep=0.2", "every=2"]
-    rows, page, said = carried_out("drift", overrides, tmp_path / "s")
-    assert [row["model"] for row in rows] == ["ours", "lj", "ours", "lj"]
+    rows, page, said = carried_out("drift", drift_words(folder, f"models.ours={folder / 'pretrained'}@a"), tmp_path / "s")
+    assert [row["model"] for row in rows] == ["lj", "ours", "lj", "ours"]
     assert all(math.isfinite(float(row["drift, meV/atom/ps"])) for row in rows)
     assert "NVE" in page and len(said) == 4
-    kept = json.loads(next((tmp_path / "s" / "errors").glob("ours-*.json")).read_text())["run"]
-    assert kept[0] == pytest.approx([0.0, 0.0004, 0.0008, 0.0012, 0.0016, 0.002, 0.0024, 0.0028, 0.0032, 0.0036, 0.004])
-    assert kept[1][0] == 0.0
+    time, energy, stopped = json.loads(next((tmp_path / "s" / "errors").glob("ours-*.json")).read_text())["run"]
+    assert time == pytest.approx([0.0, 0.0004, 0.0008, 0.0012, 0.0016, 0.002, 0.0024, 0.0028, 0.0032, 0.0036, 0.004])
+    assert energy[0] == 0.0 and stopped is None
+    slope = np.polyfit(time[2:], energy[2:], 1)[0]
+    row = next(row for row in rows if row["model"] == "ours")
+    assert float(row["drift, meV/atom/ps"]) == pytest.approx(1000 * slope, rel=1e-6)
+
+
+def test_a_model_that_changed_under_its_name_is_run_again(folder, tmp_path, monkeypatch):
+    """Results are kept for weights, not for the path they lay under."""
+    import shutil
+
+    from lamella.use.study import drift
+
+    shutil.copytree(folder / "pretrained", tmp_path / "m")
+    overrides = drift_words(folder, f"models.ours={tmp_path / 'm'}@a", "draw=1")
+    runs = []
+    simulate = drift._simulate
+    monkeypatch.setattr(drift, "_simulate", lambda *given: runs.append(1) or simulate(*given))
+    carried_out("drift", overrides, tmp_path / "s")
+    carried_out("drift", overrides, tmp_path / "s")
+    assert len(runs) == 2, "lj and ours, once"
+    from lamella.formats.load import load
+    from lamella.models.bundle import save_model
+
+    model = load(tmp_path / "m")
+    with np.errstate(all="ignore"):
+        next(iter(model.parameters())).mul_(1.01)
+    step = tmp_path / "m" / (tmp_path / "m" / "best").read_text().strip()
+    shutil.rmtree(step)
+    step.mkdir()
+    save_model(model, step)
+    carried_out("drift", overrides, tmp_path / "s")
+    assert len(runs) == 3, "ours alone again"
 
 
 def test_a_plan_writes_recipes_and_trains_nothing(folder, tmp_path):
     config = read_config("benchmark", None, words(folder, f"models.small={folder / 'small.yaml'}"))
     lines = plan_study("benchmark", config, tmp_path / "s")
-    assert lines[0] == "2 trainings, 12 steps in all; 2 models judged by 2 sets"
-    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["recipes"]
+    assert lines[0] == f"2 trainings, {2 * STEPS} steps in all; 2 models judged by 2 sets"
+    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["recipes", "study.yaml"]
+    again = read_config("benchmark", tmp_path / "s" / "study.yaml", [])
+    assert again == config, "what was planned can be carried out"
+    lines = plan_study("drift", read_config("drift", None, drift_words(folder)), tmp_path / "d")
+    assert lines[0] == "2 runs of 0.004 ps (20 steps): lj on" and len(lines) == 3
+    assert not (tmp_path / "d").exists()
 
 
-def test_the_command_reads_a_file_and_settings(folder, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    content = {
-        "sets": {"a": {"train": str(folder / "a.xyz"), "test": str(folder / "a_test.xyz")}},
-        "models": {"small": str(folder / "small.yaml")},
-    }
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
-    done = CliRunner().invoke(app, ["study", "benchmark", "mine.yaml", "steps=3"])
-    assert done.exit_code == 0, done.output
-    assert "# Architectures" in done.output and (tmp_path / "studies" / "mine" / "study.md").is_file()
-    done = CliRunner().invoke(app, ["study", "benchmark", "mine.yaml", "stepps=3"])
-    assert isinstance(done.exception, RecipeError) and "did you mean 'steps'" in str(done.exception)
-    with pytest.raises(InputError, match="no study 'learning'"):
-        read_config("learning", None, [])
+def test_a_training_that_fails_is_said_and_the_others_go_on(folder, tmp_path):
+    wild = f"{{recipe: {folder / 'small.yaml'}, set: [optimizer.lr=1e300, schedule.stop_lr=1e-4]}}"
+    rows, page, _ = carried_out("learning-curve", [*smallest(folder), "seeds=[1]", f"scratch.wild={wild}"], tmp_path / "s")
+    assert {row["model"] for row in rows} == {"plain"}
+    assert "a-wild-4-s1 could not be trained" in page

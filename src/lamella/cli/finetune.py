@@ -156,20 +156,18 @@ def _entry(head: HeadErrors) -> dict[str, Any]:
 
 
 def _print_ranking(model: str, ranking: list[HeadErrors]) -> None:
-    from lamella.train.adapt.gate import SHOWN
+    from lamella.train.adapt.tables import error_table
 
     best = ranking[0]
-    labels = [label for label in SHOWN if label in best.errors]
     width = max(len("no network"), *(len(head.task) for head in ranking))
-    print(f"{model}: {len(ranking)} tasks on {best.judged.frames} frames, energies per element refitted for each")
-    print(
-        f"{'task':<{width}}  {'score':>7}  "
-        + "  ".join(f"{SHOWN[label][0] + ' ' + SHOWN[label][1]:>12}" for label in labels)
-    )
-    for head in ranking:
-        print(
-            f"{head.task:<{width}}  {head.score:7.4f}  " + "  ".join(f"{1e3 * head.errors[label]:12.5g}" for label in labels)
-        )
-    scale = best.judged.scale()
-    print(f"{'no network':<{width}}  {1:7.4f}  " + "  ".join(f"{1e3 * scale[label]:12.5g}" for label in labels))
-    print(f"score: error as a share of that of a model without a network. baseline of {best.task}: {best.refit.sentence}")
+    rows = [(f"{head.task:<{width}}  {head.score:7.4f}", head.errors) for head in ranking]
+    rows.append((f"{'no network':<{width}}  {1:7.4f}", best.judged.scale()))
+    count = f"{len(ranking)} task{'s' if len(ranking) > 1 else ''}"
+    print(f"{model}: {count} on {best.judged.frames} of your frames, energies per element refitted for each")
+    print("\n".join(error_table(f"{'task':<{width}}    score", rows, indent=0)))
+    print("score     error divided by that without a network (energies per element alone), mean over E, F, V: 0 is perfect")
+    print(f"baseline  {best.task}: {best.refit.sentence}")
+    if best.score >= 1.0:
+        print("advice    no task does better than energies per element alone: its network knows little of such structures yet")
+    else:
+        print(f"advice    `lamella finetune {model} DATA` begins with {best.task}; --head NAME takes another")

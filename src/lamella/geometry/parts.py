@@ -1,4 +1,4 @@
-"""A graph in parts: ranges of centres with their edges and angles, so that a layer can work on one part at a time.
+"""A graph in parts: ranges of centres, so that a layer can work on one part at a time; and ranges of frames.
 
 Edges and angles are sorted by centre, so a part is a slice of every array and its sums run over the same rows in the same
 order as those of the whole graph.
@@ -14,7 +14,7 @@ from torch import Tensor
 from lamella.geometry.segment import Slots, slots_of
 from lamella.types import Graph, Incidence
 
-__all__ = ["MOST_PARTS", "Part", "parts_of"]
+__all__ = ["MOST_PARTS", "Part", "parts_of", "take_frames"]
 
 MOST_PARTS: Final = 64
 """Parts are larger rather than more: each hands a gradient back to all atoms, which costs atoms times parts."""
@@ -103,3 +103,34 @@ def _sorted(owner: Tensor, ptr: Tensor) -> Incidence:
 def _by_neighbor(owner: Tensor, n_atoms: int) -> Incidence:
     count = torch.bincount(owner, minlength=n_atoms)
     return Incidence(owner, owner.argsort(stable=True), torch.cat([count.new_zeros(1), count.cumsum(0)]))
+
+
+def take_frames(graph: Graph, first: int, end: int) -> Graph:
+    """The frames ``first`` to ``end`` (exclusive) of a batch as a graph of their own."""
+    mark = torch.tensor([first, end], device=graph.vec.device)
+    atoms = graph.frame.ptr[mark]
+    edges, shorts = graph.src.ptr[atoms], graph.short_src.ptr[atoms]
+    angles = graph.angle_j.ptr[shorts]
+    n, e, q, a = (tuple(pair) for pair in torch.stack([atoms, edges, shorts, angles]).tolist())
+    return Graph(
+        species=graph.species[slice(*n)],
+        frame=_taken(graph.frame, n, (first, end)),
+        src=_taken(graph.src, e, n),
+        dst=_taken(graph.dst, e, n),
+        vec=graph.vec[slice(*e)],
+        short=graph.short[slice(*q)] - e[0],
+        short_src=_taken(graph.short_src, q, n),
+        short_dst=_taken(graph.short_dst, q, n),
+        angle_j=_taken(graph.angle_j, a, q),
+        angle_k=_taken(graph.angle_k, a, q),
+        inputs={name: value[first:end] for name, value in graph.inputs.items()},
+    )
+
+
+def _taken(incidence: Incidence, rows: tuple[int, int], owners: tuple[int, int]) -> Incidence:
+    """Rows and owners of whole frames: those of a frame follow each other in every array."""
+    return Incidence(
+        incidence.index[slice(*rows)] - owners[0],
+        incidence.order[slice(*rows)] - rows[0],
+        incidence.ptr[owners[0] : owners[1] + 1] - rows[0],
+    )

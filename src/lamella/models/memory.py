@@ -1,14 +1,14 @@
-"""How much memory a model takes for a graph, before it runs; and a way on when there is not enough.
+"""How much memory a model takes for a graph, before it runs.
 
-Peak memory grows in proportion to what a graph holds: atoms, edges, short edges, and pairs of edges (attention) or of short
-edges (angles) of one centre. The six factors are not written down for each architecture but measured: the model runs on a
-few small graphs while every array that comes and goes is counted, and a plane is put through the peaks.
+Most of it are the values that autograd keeps for derivatives. They grow in proportion to what a graph holds: atoms, edges,
+short edges, and pairs of edges (attention) or of short edges (angles) of one centre. The factors are not written down for
+each architecture but measured: what the model keeps of a few tiny graphs is counted, and as bytes only add up, the factors
+are exact. What comes and goes besides is a fixed share of it.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -16,8 +16,6 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from lamella.geometry.derive import edge_gradient, forces_and_virial
 from lamella.geometry.graph import graph_from_edges
@@ -26,13 +24,17 @@ from lamella.models.dpa3 import DPA3
 from lamella.models.potential import Potential
 from lamella.types import Graph
 
-__all__ = ["Footprint", "Sizes", "Watch", "available_memory", "footprint", "is_out_of_memory", "sizes_of"]
+__all__ = ["Footprint", "Sizes", "available_memory", "footprint", "is_out_of_memory", "sizes_of"]
 
-_PROBES: Final = ((4, 16, 4), (8, 16, 4), (4, 32, 4), (4, 16, 12), (8, 32, 12), (4, 40, 24), (6, 24, 16))
+_PROBES: Final = ((2, 6, 2), (4, 6, 2), (2, 12, 2), (2, 6, 4), (2, 12, 6), (3, 12, 4), (2, 9, 8))
 """Atoms, edges of each, short edges of each: of the graphs that a model is measured on."""
 
-_PART_PROBE: Final = (6, 60, 24)
-"""The same, of the graph on which parts are compared with the whole."""
+_PEAK: Final = 1.35
+"""Peak over what autograd keeps, where nothing is computed again; with what the allocator cannot use."""
+
+_IN_PARTS: Final = {False: (1.5, 4.5), True: (3.3, 3.8)}
+"""Peak in parts, without and with a training step: over what autograd keeps of the parts' inputs, and over what one layer of
+one part would keep. Measured as resident memory of DPA-3 L6 at 192 and 864 atoms of water (docs/md.md)."""
 
 
 class Sizes(NamedTuple):
@@ -56,72 +58,59 @@ class Footprint:
     """Peak memory of a model beyond its weights, as a function of the graph.
 
     Attributes:
-        factors: bytes: a constant, then one for each of :class:`Sizes`.
-        kept: of a model that can work in parts, the share of the peak that remains however many parts there are; else 1.
-        worked: of such a model, the share that is divided by the number of parts.
+        whole: bytes kept for derivatives: a constant, then for one of each of :class:`Sizes`.
+        parts: of a model that can work in parts, bytes of what it keeps then for forces; None where it cannot.
+        layers: of such a model, how many share ``whole``.
+        training: whether ``whole`` is of a training step.
     """
 
-    factors: tuple[float, ...]
-    kept: float
-    worked: float
+    whole: tuple[float, ...]
+    parts: tuple[float, ...] | None = None
+    layers: int = 1
+    training: bool = False
 
     def peak(self, sizes: Sizes, parts: int | None = None) -> float:
-        """Bytes for a graph, at once or in parts."""
-        whole = float(np.dot(self.factors, (1.0, *sizes)))
-        return whole if parts is None else whole * (self.kept + self.worked / parts)
+        """Bytes for a graph, at once or in so many parts.
+
+        In parts, the inputs of all layers are kept, and the values of one layer of one part.
+        """
+        kept = float(np.dot(self.whole, (1.0, *sizes)))
+        if parts is None or self.parts is None:
+            return _PEAK * kept
+        inputs, work = _IN_PARTS[self.training]
+        return inputs * float(np.dot(self.parts, (1.0, *sizes))) + work * kept / (self.layers * parts)
 
     def part_rows(self, sizes: Sizes, budget: float) -> int | None:
         """How many edges and angles a part may hold so that the peak is within ``budget``; None where no parts are needed.
 
         Where even the smallest parts are too much, those are taken.
         """
-        if self.kept == 1.0 or self.peak(sizes) <= budget:
+        if self.parts is None or self.peak(sizes) <= budget:
             return None
         parts = next((k for k in range(4, MOST_PARTS) if self.peak(sizes, k) <= budget), MOST_PARTS)
         return -(-(sizes.edges + sizes.short_pairs) // parts)
 
-
-class Watch(TorchDispatchMode):
-    """Counts the bytes of arrays that are made inside it and not yet freed, and remembers the most.
-
-    Scratch space inside an operation is not seen.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._seen: dict[int, Any] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for value in tree_leaves(out):
-            if isinstance(value, Tensor):
-                self._note(value.untyped_storage())
-        return out
-
-    def _note(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._seen:
-            return
-
-        def freed(_: Any) -> None:
-            self.now -= size
-            self._seen.pop(key, None)
-
-        self._seen[key] = weakref.ref(storage, freed)
-        self.now += size
-        self.peak = max(self.peak, self.now)
+    def words(self, sizes: Sizes, budget: float) -> str:
+        """The prediction for people: how much, of how much, and in parts where it must be."""
+        rows, whole = self.part_rows(sizes, budget), self.peak(sizes)
+        if rows is None:
+            more = "" if whole <= budget else ", which will not do"
+            return f"about {_gigabytes(whole)} of {_gigabytes(budget)}{more}"
+        parts = -(-(sizes.edges + sizes.short_pairs) // rows)
+        peak = self.peak(sizes, parts)
+        more = "" if peak <= budget else ", which will not do"
+        return f"about {_gigabytes(peak)} of {_gigabytes(budget)} in {parts} parts (at once {_gigabytes(whole)}){more}"
 
 
 def footprint(potential: Potential, training: bool = False) -> Footprint:
-    """Measure a model; nothing of it changes.
+    """Measure a model; nothing of it changes. Done once for a model.
 
     Args:
-        potential: on any device; what is counted does not depend on it.
+        potential: on any device.
         training: with the gradient of a loss of energies and forces, and what Adam keeps.
     """
     known = _KNOWN.setdefault(potential, {})
-    key = (training, potential.dtype, potential.device)
+    key = (training, potential.dtype)
     if key not in known:
         known[key] = _measured(potential, training)
     return known[key]
@@ -132,28 +121,28 @@ _KNOWN: weakref.WeakKeyDictionary[Potential, dict[Any, Footprint]] = weakref.Wea
 
 def _measured(potential: Potential, training: bool) -> Footprint:
     graphs = [_probe(potential, *shape) for shape in _PROBES]
-    rows = np.array([(1.0, *sizes_of(graph)) for graph in graphs])
-    peaks = np.array([_peak(potential, graph, training) for graph in graphs], dtype=np.float64)
-    used = rows.any(axis=0)
-    scale = rows[:, used].max(axis=0)
-    factors = np.zeros(rows.shape[1])
-    factors[used] = np.linalg.lstsq(rows[:, used] / scale, peaks, rcond=1e-9)[0] / scale
+    sizes = np.array([(1.0, *sizes_of(graph)) for graph in graphs])
+    whole = _factors(sizes, [_kept(potential, graph, training) for graph in graphs])
     if training:
-        factors[0] += 3 * sum(p.numel() * p.element_size() for p in potential.parameters() if p.requires_grad)
+        whole[0] += 3 * sum(p.numel() * p.element_size() for p in potential.parameters() if p.requires_grad) / _PEAK
     backbone = potential.backbone
     if not isinstance(backbone, DPA3):
-        return Footprint(tuple(factors.tolist()), 1.0, 0.0)
-    graph, before = _probe(potential, *_PART_PROBE), backbone.part_rows
-    shares = []
+        return Footprint(tuple(whole))
+    before = backbone.part_rows
+    backbone.part_rows = int(sizes.max())
     try:
-        for parts in (None, 3, 6):
-            backbone.part_rows = None if parts is None else -(-(graph.n_edges + graph.n_angles) // parts)
-            shares.append(_peak(potential, graph, training))
+        parts = _factors(sizes, [_kept(potential, graph, False) for graph in graphs])
     finally:
         backbone.part_rows = before
-    whole, few, many = shares
-    worked = max(0.0, (few - many) * 6.0 / whole)
-    return Footprint(tuple(factors.tolist()), min(1.0, many / whole - worked / 6.0), worked)
+    parts[0] = whole[0]
+    return Footprint(tuple(whole), tuple(parts), len(backbone.layers), training)
+
+
+def _factors(sizes: np.ndarray, kept: list[int]) -> list[float]:
+    """The plane through (sizes, bytes)."""
+    scale = sizes.max(axis=0) + (sizes.max(axis=0) == 0.0)
+    solution = np.linalg.lstsq(sizes / scale, np.array(kept, dtype=np.float64), rcond=1e-9)[0] / scale
+    return [float(value) for value in solution]
 
 
 def _probe(potential: Potential, atoms: int, degree: int, short: int) -> Graph:
@@ -174,18 +163,25 @@ def _probe(potential: Potential, atoms: int, degree: int, short: int) -> Graph:
     return graph_from_edges(species, (src, dst, vec), spec, inputs).to(potential.device)
 
 
-def _peak(potential: Potential, graph: Graph, training: bool) -> int:
-    """Most bytes at a time while the graph is predicted, or a gradient taken."""
-    with Watch() as watch, torch.enable_grad():
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{max(1.0, size / 1e6):.0f} MB"
+
+
+def _kept(potential: Potential, graph: Graph, training: bool) -> int:
+    """Bytes that autograd keeps until the forces, or the gradient of a loss, are there."""
+    held: dict[int, Tensor] = {parameter.untyped_storage().data_ptr(): parameter for parameter in potential.parameters()}
+    known = len(held)
+
+    def note(value: Tensor) -> Tensor:
+        held.setdefault(value.untyped_storage().data_ptr(), value)
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda value: value), torch.enable_grad():
         vec = graph.vec.clone().requires_grad_()
         energy = potential.atom_energy(graph, vec, potential.tasks[0])
-        slope = edge_gradient(energy, vec, training)
-        forces, virial = forces_and_virial(slope, vec, graph)
         if training:
-            learned = [p for p in potential.parameters() if p.requires_grad]
-            loss = (forces**2).sum() + energy.sum() ** 2 + (virial**2).sum()
-            torch.autograd.grad(loss, learned, allow_unused=True)
-    return watch.peak
+            forces_and_virial(edge_gradient(energy, vec, True), vec, graph)
+    return sum(value.untyped_storage().nbytes() for value in list(held.values())[known:])
 
 
 def available_memory(device: torch.device | str) -> float:
@@ -203,7 +199,7 @@ def available_memory(device: torch.device | str) -> float:
 
 
 def _group_limit() -> float:
-    """Bytes left to the control group of this process, as containers and batch systems set them; infinity without a limit."""
+    """Bytes left to the control group of this process, as a container or batch system sets them; else infinity."""
     folder = Path("/sys/fs/cgroup")
     for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
         try:

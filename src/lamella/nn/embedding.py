@@ -30,9 +30,7 @@ class TypeEmbedding(nn.Module):
     def __init__(self, elements: Sequence[str], width: int, bias: bool = False, electron: bool = False) -> None:
         super().__init__()
         n_in = ELECTRON_WIDTH if electron else len(elements)
-        # A one-hot row picks a vector; shrunk as a sum over inputs would need, elements hardly differ where there are many.
-        scale = (n_in + width) ** -0.5 if electron else 1.0
-        self.weight = nn.Parameter(scale * torch.randn(n_in, width))
+        self.weight = nn.Parameter(torch.randn(n_in, width) / (n_in + width) ** 0.5)
         self.bias = nn.Parameter(torch.randn(width)) if bias else None
         self.electrons: Tensor | None  # follows from the elements, so it is not saved
         self.register_buffer("electrons", electron_vectors(elements) if electron else None, persistent=False)

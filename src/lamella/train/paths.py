@@ -23,7 +23,7 @@ def _paths(value: Any) -> Any:
     """One path is a list of one; relative paths become absolute, since the saved recipe is read again from elsewhere."""
     listed = [value] if isinstance(value, str | Path) else value
     if not isinstance(listed, list | tuple) or not listed:
-        raise ValueError("give a path, or a list of at least one")
+        raise ValueError("give at least one path, alone or as a list")
     return [absolute(str(path)) if isinstance(path, str | Path) else path for path in listed]
 
 

@@ -15,7 +15,9 @@ from lamella.data.inputs import frame_inputs
 from lamella.data.keys import ReadReport
 from lamella.errors import InputError, StructureError
 from lamella.geometry.moving import MovingGraph
+from lamella.models.memory import sizes_of
 from lamella.models.potential import Potential
+from lamella.use.bounded import Bounded
 from lamella.use.inputs import warn_of_ignored_inputs
 from lamella.use.predict import Model, runnable
 
@@ -44,6 +46,7 @@ class Calculator(AseCalculator):
         task: str | None = None,
         dtype: str | torch.dtype | None = None,
         device: str | torch.device | None = None,
+        memory: float | None = None,
     ) -> None:
         """A calculator of one task of a model.
 
@@ -52,6 +55,7 @@ class Calculator(AseCalculator):
             task: which labels to predict; may be left out where the model has one task.
             dtype: torch dtype or its name; the model's where not given.
             device: torch device or its name; the model's where not given.
+            memory: GB that a prediction may take; four fifths of what is free now where not given.
 
         Raises:
             InputError: unknown task, dtype or device; several tasks and none named.
@@ -61,6 +65,7 @@ class Calculator(AseCalculator):
         self.model: Potential = runnable(model, dtype, device)
         self.task: str = self.model.tasks[self.model.task_index(task)]
         self._graph = MovingGraph(self.model.graph_spec, self.model.device)
+        self._run = Bounded(self.model, None if memory is None else 1e9 * memory)
         self._said: set[str] = set()
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
@@ -83,6 +88,7 @@ class Calculator(AseCalculator):
         Raises:
             PropertyNotImplementedError: stress of a structure without a full-rank cell.
             StructureError: no energy can be given to the structure; the message says why.
+            ResourceError: not enough memory.
         """
         super().calculate(atoms, list(properties), list(system_changes))
         if self.atoms is None:
@@ -92,7 +98,7 @@ class Calculator(AseCalculator):
         solid = has_volume(frame.cell)
         if "stress" in properties and not solid:
             raise PropertyNotImplementedError("stress needs a cell of three independent vectors; this structure has none.")
-        prediction = self.model(self._graph(frame), self.task)
+        prediction = self._run(self._graph(frame), self.task)
         energy = float(prediction.energy[0])
         self.results = {
             "energy": energy,
@@ -102,6 +108,10 @@ class Calculator(AseCalculator):
         }
         if solid:
             self.results["stress"] = stress_from_virial(prediction.virial[0].double().cpu().numpy(), frame.cell)
+
+    def memory_plan(self, atoms: Atoms) -> str:
+        """What memory a structure will take, for people: "about 1.2 GB of 8.0 GB"."""
+        return self._run.plan(sizes_of(self._graph(structure_from_atoms(atoms, "structure"))))
 
     def require_neighbors(self, atoms: Atoms, source: str = "structure") -> None:
         """Refuse a structure in which no atom has a neighbour: the model knows nothing of it but its elements.

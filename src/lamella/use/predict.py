@@ -18,6 +18,7 @@ from lamella.formats.load import as_device, as_dtype, load
 from lamella.geometry.graph import build_graph, collate
 from lamella.models.potential import Potential
 from lamella.types import Frame, Graph, Prediction
+from lamella.use.bounded import Bounded
 from lamella.use.inputs import warn_of_ignored_inputs
 
 __all__ = ["describe", "describe_frames", "predict", "predict_frames", "runnable"]
@@ -99,8 +100,9 @@ def predict_frames(
         frames: labels are not looked at.
         task: which labels to predict.
     """
+    run = Bounded(potential)
     for batch, graph in _batches(potential, frames):
-        prediction = potential(graph, task)
+        prediction = run(graph, task)
         energy = prediction.energy.double().cpu().numpy()
         virial = prediction.virial.double().cpu().numpy()
         atom_energy = _split(prediction.atom_energy.double(), batch)

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
-from lamella.errors import CheckpointError, shown
+from lamella.errors import CheckpointError, nearest, shown
 
 __all__ = [
     "OFF",
@@ -172,7 +172,8 @@ def read_options(table: Table, section: Mapping[str, Any], place: Place) -> dict
         fields[option.field] = codec.read(value, place.within(option.key))
     for key, value in rest.items():
         if key not in table.ignored and value not in (table.neutral or {}).get(key, ()):
-            refuse(key, value, place)
+            known = [option.key for option in table.options]
+            refuse(key, value, place, "" if key in (table.neutral or {}) else nearest(key, known))
     return fields
 
 
@@ -196,15 +197,15 @@ def _tupled(value: Any) -> Any:
     return tuple(_tupled(item) for item in value) if isinstance(value, list) else value
 
 
-def refuse(key: str, value: Any, place: Place) -> None:
-    """Say that lamella does not run an option.
+def refuse(key: str, value: Any, place: Place, hint: str = "") -> None:
+    """Say that lamella does not run an option; ``hint`` is what may have been meant.
 
     Raises:
         CheckpointError: always.
     """
     # reprlib: a hostile value may be nested without end
     raise CheckpointError(
-        f"{place.where}.{shown(key)} = {reprlib.repr(value)} is not something lamella runs; use deepmd-kit for it."
+        f"{place.where}.{shown(key)} = {reprlib.repr(value)} is not something lamella runs{hint}; use deepmd-kit for it."
     )
 
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from lamella.errors import LamellaError
 from lamella.formats.load import load
-from lamella.train.adapt.gate import SHOWN
-from lamella.train.adapt.judge import judge, of_known_elements, some_frames
+from lamella.train.adapt.tables import SHOWN
+from lamella.train.adapt.judge import judge, source_frames
 from lamella.train.log import read_log
 from lamella.train.paths import open_data
 from lamella.train.state import pointed, step_name, write_file
@@ -18,6 +18,9 @@ from lamella.train.state import pointed, step_name, write_file
 __all__ = ["FORGETTING", "forgetting", "forgetting_lines", "read_forgetting"]
 
 FORGETTING: Final = "forgetting.json"
+
+_FORGOTTEN: Final = 1.1
+"""Errors on a task of the model so many times as large as before are worth a word."""
 
 
 def forgetting(run: str | Path, device: str | None = None) -> dict[str, Any]:
@@ -34,7 +37,6 @@ def forgetting(run: str | Path, device: str | None = None) -> dict[str, Any]:
     start = potential.metadata.get("start")
     if not isinstance(start, dict):
         return {}
-    limit = int(_recipe(potential.metadata).get("start", {}).get("frames", 256))
     known = [
         number
         for number, symbol in zip(potential.numbers, potential.elements, strict=True)
@@ -45,7 +47,7 @@ def forgetting(run: str | Path, device: str | None = None) -> dict[str, Any]:
         if name not in potential.tasks:
             continue
         try:
-            frames = some_frames(of_known_elements(open_data(entry["paths"]), known), limit, 0)
+            frames = source_frames(open_data(entry["paths"]), known)
         except LamellaError:
             continue  # moved or removed since: the report says what it has
         if len(frames) == entry["frames"]:
@@ -70,8 +72,24 @@ def forgetting_lines(run: str | Path, found: Mapping[str, Any]) -> list[str]:
         run: its folder.
         found: of :func:`forgetting`.
     """
-    lines = _table("learned: errors on validation frames, before step 0 and at the best step", _learned(Path(run)))
-    return lines + _table("forgotten: errors on tasks of the model it started from, before and after", found)
+    lines = _table("learned: errors on validation frames, step 0 -> best step", _learned(Path(run)))
+    forgotten = _table("forgotten: errors on the model's own tasks, as loaded -> now", found)
+    grown = {name: grown for name, entry in found.items() if (grown := _growth(entry)) > _FORGOTTEN}
+    if grown:
+        worst = max(grown, key=grown.__getitem__)
+        forgotten.append(
+            f"  {len(grown)} of {len(found)} tasks grew worse, {worst} most. If you need them too, train again with "
+            f"--replay {worst} (or --replay all); your own task does not need them"
+        )
+    elif forgotten:
+        forgotten.append(f"  no task grew worse by more than {100 * (_FORGOTTEN - 1):.0f} %")
+    return lines + forgotten
+
+
+def _growth(entry: Mapping[str, Any]) -> float:
+    """By how much the errors of a task grew, the worst label."""
+    before, after = entry["before"], entry["after"]
+    return max((after[label] / before[label] for label in before if label in after and before[label] > 0), default=1.0)
 
 
 def _learned(run: Path) -> dict[str, Any]:
@@ -102,8 +120,3 @@ def _table(title: str, found: Mapping[str, Any]) -> list[str]:
     width = max(len(row[0]) for row in rows)
     shown = [f"  {name:<{width}}  {letter}  {a:>8} -> {b:>8} {unit:<9} {ratio}" for name, letter, a, b, unit, ratio in rows]
     return [title, *shown]
-
-
-def _recipe(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
-    recipe = metadata.get("recipe")
-    return recipe if isinstance(recipe, dict) else {}

@@ -18,10 +18,13 @@ from lamella.models.potential import Potential
 from lamella.train.adapt.refit import Refit, refit
 from lamella.types import Batch, Frame
 
-__all__ = ["Judged", "judge", "of_known_elements", "some_frames"]
+__all__ = ["Judged", "judge", "of_known_elements", "some_frames", "source_frames"]
 
 _ATOMS: Final = 256
 """A batch takes frames until it holds so many atoms."""
+
+_SOURCE: Final = 64
+"""Frames of each task of the model: enough to see a change of some per cent, few enough for models of many tasks."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,12 @@ def some_frames(frames: Frames, limit: int, seed: int) -> Frames:
             chosen.append(index)
             seen.update(numbers)
     return Selection(frames, np.sort(chosen))
+
+
+def source_frames(frames: Frames, numbers: Sequence[int]) -> Frames:
+    """The frames of a task of the model on which forgetting is measured: at most some, always the same."""
+    chosen = np.sort(np.random.default_rng(0).permutation(len(frames))[:_SOURCE])
+    return of_known_elements(Selection(frames, chosen), numbers)
 
 
 def of_known_elements(frames: Frames, numbers: Sequence[int]) -> Frames:

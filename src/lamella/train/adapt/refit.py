@@ -55,12 +55,16 @@ class Refit:
         """The fit in words."""
         if not self.frames:
             return "unchanged: no training frame carries an energy"
+        known = f"all {self.occurring}" if self.rank == self.occurring else f"{self.rank} of {self.occurring}"
         parts = [
-            f"least squares over {self.frames} frame{'s' if self.frames > 1 else ''}, rank {self.rank} of {self.occurring} "
-            f"element{'s' if self.occurring > 1 else ''}, condition {self.condition:.3g}"
+            f"energies per element by least squares over {self.frames} frame{'s' if self.frames > 1 else ''}, rank {known}, "
+            f"condition {self.condition:.3g}"
         ]
         if self.open:
-            parts.append(f"under-determined ({'; '.join(self.open)}): the rest stays as near to the model's as it can")
+            parts.append(
+                f"under-determined: {'; '.join(self.open)}. Your energies are met, other compositions keep the differences "
+                "that the model has; add frames of other compositions if those matter"
+            )
         if self.loose:
             worst = float(self.error.max())
             parts.append(f"poorly determined for {', '.join(self.loose)} (standard error up to {worst:.2g} eV)")

@@ -19,7 +19,7 @@ from lamella.models.potential import Potential
 from lamella.train.adapt.config import BEST, RANDOM, StartConfig
 from lamella.train.adapt.gate import JumpError, jumps
 from lamella.train.adapt.heads import HeadErrors, head_errors, rank_heads
-from lamella.train.adapt.judge import Judged, judge, of_known_elements, some_frames
+from lamella.train.adapt.judge import Judged, judge, of_known_elements, some_frames, source_frames
 from lamella.train.adapt.kinship import likened
 from lamella.train.adapt.tensors import fates
 from lamella.train.adapt.trainable import arm, trainable_parts
@@ -66,6 +66,12 @@ class Start:
     baseline: dict[str, str] = field(default_factory=dict)
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
 
+    def origin(self, name: str) -> str:
+        """The task of the model that a new task begins as a copy of."""
+        if name in self.chosen:
+            return self.chosen[name].task
+        return self.config.head if self.config.head in self.source.tasks else self.source.tasks[0]
+
 
 def started_potential(
     recipe: Recipe, data: Mapping[str, TaskData], set_baseline: SetBaseline
@@ -108,7 +114,7 @@ def started_potential(
     potential.metadata = {"start": _record(start, potential, lines)}
     found = {name: worse for name, entry in start.errors.items() if (worse := jumps(entry["zero_shot"], entry["before"]))}
     if found and not config.allow_jump:
-        raise JumpError(found, config.head == RANDOM, lines)
+        raise JumpError(found, {name: _cause(start, recipe, name) for name in found}, lines)
     return potential.cpu(), start.baseline
 
 
@@ -189,8 +195,7 @@ def _grown(start: Start, recipe: Recipe, data: Mapping[str, TaskData]) -> Potent
     source, config = start.source, start.config
     potential = with_elements(source, likened(config.add_elements, source.elements), recipe.seed)
     new = [name for name in recipe.tasks if name not in source.tasks]
-    fallback = config.head if config.head in source.tasks else source.tasks[0]
-    origins = {name: start.chosen[name].task if name in start.chosen else fallback for name in new}
+    origins = {name: start.origin(name) for name in new}
     alone = config.only and potential.config.head.serves_all and len(new) == len(recipe.tasks)
     random = config.head == RANDOM
     potential = with_tasks(potential, {name: None if random and not alone else origins[name] for name in new}, recipe.seed)
@@ -281,11 +286,23 @@ def _source_errors(start: Start, potential: Potential) -> dict[str, dict[str, An
     for name, paths in start.config.sources.items():
         if name not in potential.tasks:
             continue
-        frames = some_frames(of_known_elements(open_data(paths), start.source.numbers), start.config.frames, 0)
+        frames = source_frames(open_data(paths), start.source.numbers)
         if len(frames):
             judged = judge(start.source, frames, name)
             found[name] = {"frames": len(frames), "paths": list(paths), "before": judged.errors()}
     return found
+
+
+def _cause(start: Start, recipe: Recipe, name: str) -> str:
+    """Why a task may begin with larger errors than the loaded model has."""
+    baseline = recipe.tasks[name].baseline
+    causes = ["its head is random"] if start.config.head == RANDOM and name not in start.source.tasks else []
+    if baseline != "least_squares":
+        told = baseline if isinstance(baseline, str) else "given as numbers"
+        causes.append(f"its baseline is {told}, which does not suit the network: say least_squares")
+    if recipe.dtype != str(start.source.dtype).removeprefix("torch."):
+        causes.append(f"the model is {str(start.source.dtype).removeprefix('torch.')} and the run {recipe.dtype}")
+    return " and ".join(causes) or "what predicts is not what was loaded: a defect, please report it"
 
 
 def _record(start: Start, potential: Potential, lines: list[str]) -> dict[str, Any]:

@@ -20,14 +20,14 @@ class Fates:
         loaded: names that hold a tensor of the loaded model, to the last bit (in the run's dtype).
         widened: names of matrices that hold the loaded one but for some rows (new elements, codes of tasks), and how many
             numbers those rows have.
-        new: names whose tensor is not in the loaded model.
+        new: names whose tensor is not in the loaded model, and how many numbers it has.
         dropped: names of the loaded model that are gone.
         numbers: that were loaded.
     """
 
     loaded: tuple[str, ...]
     widened: dict[str, int]
-    new: tuple[str, ...]
+    new: dict[str, int]
     dropped: tuple[str, ...]
     numbers: int
 
@@ -40,7 +40,7 @@ def fates(potential: Potential, source: Potential, dtype: str) -> Fates:
     for name, value in old.items():
         by_content.setdefault(_key(name, value), []).append(name)
     used: set[str] = set()
-    loaded, widened, new, numbers = [], {}, [], 0
+    loaded, widened, new, numbers = [], {}, {}, 0
     for name, parameter in potential.named_parameters():
         value = _plain(parameter)
         same = by_content.get(_key(name, value))
@@ -55,9 +55,9 @@ def fates(potential: Potential, source: Potential, dtype: str) -> Fates:
             numbers += kept
             used.add(name)
         else:
-            new.append(name)
+            new[name] = value.numel()
     dropped = tuple(name for name in old if name not in used)
-    return Fates(tuple(loaded), widened, tuple(new), dropped, numbers)
+    return Fates(tuple(loaded), widened, new, dropped, numbers)
 
 
 def _rows_kept(old: Tensor, new: Tensor) -> int:

@@ -17,7 +17,7 @@ from lamella.nn.embedding import TypeEmbedding
 from lamella.nn.low_rank import AddedRows, LowRank, parametrized, save_merged
 from lamella.train.adapt.config import LowRankConfig, StartConfig
 
-__all__ = ["Part", "arm", "trainable_parts"]
+__all__ = ["Part", "arm", "part_name", "trainable_parts"]
 
 LAYERS: Final[dict[str, str | None]] = {
     "dpa3": "backbone.layers.",
@@ -77,7 +77,7 @@ def trainable_parts(potential: Potential) -> list[Part]:
     """Everything that is learned, by part of the model and whether training changes it."""
     sums: dict[tuple[str, bool], list[int]] = {}
     for name, parameter in potential.named_parameters():
-        entry = sums.setdefault((_part(potential, name), parameter.requires_grad), [0, 0])
+        entry = sums.setdefault((part_name(potential, name), parameter.requires_grad), [0, 0])
         entry[0] += 1
         entry[1] += parameter.numel()
     return [Part(name, tensors, numbers, trained) for (name, trained), (tensors, numbers) in sums.items()]
@@ -151,7 +151,7 @@ def _train_new_rows(potential: Potential, known: int) -> None:
             parametrized(module, "weight", AddedRows(module.weight, known))
 
 
-def _part(potential: Potential, name: str) -> str:
+def part_name(potential: Potential, name: str) -> str:
     """Part of the model that a parameter belongs to, in words."""
     low_rank = "low-rank updates of " if ".parametrizations." in name and not name.endswith(".original") else ""
     if name.startswith("heads."):

@@ -50,6 +50,7 @@ def _systems(section: Section) -> list[str]:
     if lmdb:
         raise refusal(where, lmdb[0], "lamella reads no LMDB", "give the deepmd/npy folders or HDF5 file it was made from")
     section.neutral("rglob_patterns", (), "lamella takes all systems below a folder", "list the systems you want")
+    section.neutral("set_prefix", ("set",), "lamella reads folders named set.*, as deepmd-kit 3 does", "rename them")
     _even_chance(section, listed)
     return listed
 
@@ -86,8 +87,10 @@ def _batch(section: Section) -> dict[str, int]:
         return {"frames": size}
     rule, _, number = size.partition(":") if isinstance(size, str) else ("", "", "")
     number = "32" if size == "auto" else number
-    if rule not in ("auto", "max", "filter") or not number.isdecimal() or not int(number):
-        raise refusal(where, size, "not a batch size of deepmd-kit", "give a number, auto, auto:N, max:N or filter:N")
+    if rule not in ("auto", "mixed", "max", "filter") or not number.isdecimal() or not int(number):
+        raise refusal(where, size, "not a batch size of deepmd-kit", "give a number, auto, auto:N, mixed:N, max:N or filter:N")
+    if rule == "mixed":  # TensorFlow's word for what our batches are: N frames of any systems
+        return {"frames": int(number)}
     if rule == "auto":
         return {"full_atoms": int(number)}
     larger = "drops them" if rule == "filter" else "makes a batch of each"

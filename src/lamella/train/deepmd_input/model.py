@@ -29,6 +29,7 @@ _SEL: Final[dict[str, dict[str, str]]] = {
 """By their type of descriptor: their key -> our field."""
 
 _AUTO_BY_DEFAULT: Final = ("se_e2_a", "se_a", "dpa1", "se_atten", "se_atten_v2")
+_BY_DEEPMD: Final = "train it with deepmd-kit"
 _OFF: Final = "lamella does not freeze parts of a model yet"
 _DTYPES: Final = {"default": "float64", "float64": "float64", "double": "float64", "float32": "float32", "single": "float32"}
 
@@ -135,6 +136,7 @@ def read_branch(section: Section) -> Branch:
     Raises:
         RecipeError: of a kind that lamella does not train.
     """
+    section.neutral("type", ("standard",), "lamella trains models of one descriptor and one fitting net", _BY_DEEPMD)
     descriptor, fitting = section.inner("descriptor"), section.inner("fitting_net")
     energies = section.take("preset_out_bias", None)
     section.neutral(
@@ -175,7 +177,7 @@ def _relocated(message: str, section: Section) -> str:
 
 
 def _dtype(descriptor: Section, fitting: Section) -> str:
-    """The one dtype of descriptor and fitting net."""
+    """The one dtype of descriptor and fitting net: the wider of the two, as for checkpoints."""
     found = []
     for part in (descriptor, fitting):
         name = part.take("precision", "default")
@@ -183,7 +185,12 @@ def _dtype(descriptor: Section, fitting: Section) -> str:
             raise refusal(part.full("precision"), name, "lamella trains in float32 or float64", "choose one of them")
         found.append(_DTYPES[name])
     if found[0] != found[1]:
-        raise refusal(fitting.full("precision"), found[1], f"the descriptor's is {found[0]}", "give both the same")
+        narrow = (descriptor, fitting)[found.index("float32")]
+        narrow.notes.add(
+            narrow.key("precision"),
+            "float64 here, since the other part's is and lamella trains in one precision; dtype=float32 is faster",
+        )
+        return "float64"
     return found[0]
 
 

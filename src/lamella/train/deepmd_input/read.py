@@ -11,7 +11,7 @@ from lamella.train.deepmd_input.data import checked_weight, read_task_data, syst
 from lamella.train.deepmd_input.learning import read_optimizer, read_schedule
 from lamella.train.deepmd_input.loss import read_loss
 from lamella.train.deepmd_input.model import DEFAULT_TASK, Branch, read_branches
-from lamella.train.deepmd_input.section import Notes, Section
+from lamella.train.deepmd_input.section import Notes, Section, without_comments
 from lamella.train.deepmd_input.training import read_steps, read_training
 from lamella.train.recipe import Recipe, checked_recipe, read_mapping, recipe_content
 from lamella.train.sel import auto_text, place_auto
@@ -51,7 +51,7 @@ def read_input(path: str | Path) -> Translation:
     """
     file = Path(path)
     notes = Notes()
-    whole = Section(read_mapping(file), "", notes, str(path))
+    whole = Section(without_comments(read_mapping(file)), "", notes, str(path))
     training = whole.inner("training")
     if "systems" in training or "model" not in whole:
         raise RecipeError(

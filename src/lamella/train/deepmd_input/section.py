@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from lamella.errors import RecipeError, nearest
 
-__all__ = ["REQUIRED", "Notes", "Section", "refusal"]
+__all__ = ["REQUIRED", "Notes", "Section", "refusal", "without_comments"]
 
 REQUIRED: Final = object()
 """Default of a key that must be given."""
@@ -32,6 +32,13 @@ class Notes:
         self.lines.append(f"{key}: {text}")
 
 
+def without_comments(content: Any) -> Any:
+    """The same without the keys, at any depth, that begin with ``_``: they are comments, as in deepmd-kit."""
+    if isinstance(content, Mapping):
+        return {key: without_comments(value) for key, value in content.items() if not str(key).startswith("_")}
+    return content
+
+
 def refusal(where: str, value: Any, reason: str, advice: str) -> RecipeError:
     """The error that refuses a value of a key: why, and what to do."""
     return RecipeError(f"{where} = {reprlib.repr(value)}: {reason}; {advice}.")
@@ -40,7 +47,7 @@ def refusal(where: str, value: Any, reason: str, advice: str) -> RecipeError:
 class Section:
     """Keys of one mapping: each is taken, left out with a note, or refused; :meth:`end` refuses the rest.
 
-    Keys that begin with ``_`` are comments, as in deepmd-kit. A null is an absent key.
+    A null is an absent key.
     """
 
     def __init__(self, content: Any, where: str, notes: Notes, source: str) -> None:
@@ -55,7 +62,7 @@ class Section:
         self.where, self.source, self.notes = where, source, notes
         if not isinstance(content, Mapping):
             raise refusal(self._named(), content, "not a set of keys", "write {...} with keys in it")
-        self._left = {key: value for key, value in content.items() if not str(key).startswith("_") and value is not None}
+        self._left = {key: value for key, value in content.items() if value is not None}
         self._asked: set[str] = set()
 
     def key(self, name: str) -> str:

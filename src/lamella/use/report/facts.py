@@ -7,8 +7,9 @@ from typing import Any
 
 from lamella.models.potential import Potential
 from lamella.models.words import ARCHITECTURES, cutoffs, sizes
+from lamella.train.adapt.config import RANDOM
 from lamella.train.adapt.forgetting import read_forgetting
-from lamella.train.adapt.gate import in_words
+from lamella.train.adapt.tables import in_words
 from lamella.use.report.page import Cell, Html, Table, paragraph
 from lamella.use.report.run import Run
 from lamella.use.report.sections import duration
@@ -82,13 +83,20 @@ def _start_rows(run: Run, metadata: Mapping[str, Any]) -> list[list[Cell]]:
     rows: list[list[Cell]] = [["started from", f"{start['model']}, which knew {_listed(start['tasks'])}"]]
     for task, entry in start["errors"].items():
         head = start["heads"].get(task)
-        rows.append([f"head of task {task}", f"began as that of {head}" if head else "went on with its own"])
+        rows.append([f"head of task {task}", _head(head)])
         shot = f"; zero-shot {in_words(entry['zero_shot'])}" if entry["zero_shot"] else ""
         rows.append([f"errors of task {task} before step 0", in_words(entry["before"]) + shot])
     for task, entry in read_forgetting(run.folder).items():
         shown = f"{in_words(entry['before'])} before, {in_words(entry['after'])} after"
         rows.append([f"task {task} of that model, {entry['frames']} frames", shown])
     return rows
+
+
+def _head(origin: str | None) -> str:
+    """Where the head of a task comes from."""
+    if origin is None:
+        return "went on with its own"
+    return "began at random" if origin == RANDOM else f"began as that of {origin}"
 
 
 def _data_row(task: str, part: str, content: Mapping[str, Any]) -> list[Cell]:

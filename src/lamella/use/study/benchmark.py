@@ -13,7 +13,7 @@ from lamella.errors import nearest
 from lamella.train.paths import Paths
 from lamella.use.study.config import STRICT, Distinct, LabelledSet, Reference, Source, StudyConfig
 from lamella.use.study.curves import from_scratch
-from lamella.use.study.errors import averages_said, error_panel, error_rows, given
+from lamella.use.study.errors import average_rows, averages_said, error_panel, error_rows, given
 from lamella.use.study.report import Report, failures
 from lamella.use.study.trial import Outcome, Study, Trial, slug
 from lamella.use.table.config import Baseline, SetConfig
@@ -31,7 +31,6 @@ class Other(BaseModel):
     trained_on: str
     """Which set's models."""
     keys: LabelKeys = LabelKeys()
-    weight: float = Field(1.0, ge=0)
     baseline: Baseline = "keep"
     """Energies of these models: keep where the labels are of the same source, else refit."""
 
@@ -87,20 +86,18 @@ def benchmark(config: BenchmarkConfig, folder: Path) -> Study:
             label = f"{slug(name)}-{slug(series)}"
             trials.append(Trial(label, series, {"set": name}, (name,), None, reference, zero_shot=True))
     sets = {name: labelled.row() for name, labelled in config.sets.items()}
-    sets |= {name: SetConfig(data=other.data, keys=other.keys, weight=other.weight) for name, other in config.also.items()}
+    sets |= {name: SetConfig(data=other.data, keys=other.keys, weight=0.0) for name, other in config.also.items()}
     return Study(trials, sets)
 
 
 def report_benchmark(config: BenchmarkConfig, outcomes: Sequence[Outcome]) -> Report:
-    """Table S2, and below it Table S1: a line per set, the weighted averages after each."""
+    """Table S2, and below it Table S1: a line per set and the averages, then the other frames, which are in none."""
     series = [*config.models, *config.references]
     weights = {name: labelled.weight for name, labelled in config.sets.items()}
     rows = error_rows(outcomes, weights, series)
     said = averages_said(rows)
-    if config.also:
-        also = error_rows(outcomes, {name: other.weight for name, other in config.also.items()}, series, ", also")
-        said += averages_said(also)
-        rows += also
+    rows += average_rows(rows)
+    rows += error_rows(outcomes, dict.fromkeys(config.also, 0.0), series)
     names = [*config.sets, *config.also]
     panels = [error_panel(outcomes, names, series, quantity) for quantity in given(outcomes)[:2]]
     said.insert(
@@ -109,7 +106,7 @@ def report_benchmark(config: BenchmarkConfig, outcomes: Sequence[Outcome]) -> Re
     said += [f"{name}: judged by the models trained on {other.trained_on}." for name, other in config.also.items()]
     if config.references:
         said.append(
-            f"Of {', '.join(config.references)}, which are ready, energies per element are refitted to the test frames."
+            f"Ready models ({', '.join(config.references)}): their energies per element are refitted to the test frames."
         )
     said += _sizes(outcomes, config.models)
     return Report("Architectures", rows, panels, [*said, *failures(outcomes)])

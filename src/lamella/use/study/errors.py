@@ -10,7 +10,7 @@ from lamella.use.study.report import PLUS_MINUS, QUANTITIES, Value, spread
 from lamella.use.study.trial import Outcome
 from lamella.use.table.averages import AVERAGES
 
-__all__ = ["averages_said", "error_panel", "error_rows", "given", "mean_error"]
+__all__ = ["average_rows", "averages_said", "error_panel", "error_rows", "given", "mean_error"]
 
 
 def given(outcomes: Sequence[Outcome]) -> list[str]:
@@ -32,7 +32,7 @@ def error_rows(
     suffix: str = "",
     extra: Mapping[str, Mapping[str, Value]] | None = None,
 ) -> list[dict[str, Any]]:
-    """A line per set, and the averages.
+    """A line per set.
 
     Args:
         outcomes: what the errors are taken from.
@@ -55,17 +55,30 @@ def error_rows(
                 if several:
                     row[f"{heading}: {each}{PLUS_MINUS}"] = deviation
         rows.append(row)
-    return rows + [_averaged(rows, kind) | {"set": kind + suffix} for kind in AVERAGES]
+    return rows
+
+
+def average_rows(rows: Sequence[Mapping[str, Any]], suffix: str = "") -> list[dict[str, Any]]:
+    """Averages of the columns that are errors, over the sets on which all models gave the quantity."""
+    found = []
+    for kind, average in AVERAGES.items():
+        total: dict[str, Any] = dict.fromkeys(rows[0]) | {"set": kind + suffix, "weight": sum(row["weight"] for row in rows)}
+        for name in (name for name in rows[0] if ": " in name and not name.endswith(PLUS_MINUS)):
+            shared = _shared(rows, name.partition(": ")[0])
+            if shared:
+                total[name] = average([row[name] for row in shared], [row["weight"] for row in shared])
+        found.append(total)
+    return found
 
 
 def averages_said(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Where averages are not over all sets of weight above 0, a sentence a quantity."""
+    """Where averages are not over all labelled sets of weight above 0, a sentence a quantity."""
     said = []
-    sets = [row for row in rows if row["weight"] and not _is_average(row)]
     for heading in dict.fromkeys(name.partition(": ")[0] for name in rows[0] if ": " in name):
-        shared = _shared(sets, heading)
-        if len(shared) < len(sets):
-            left = ", ".join(row["set"] for row in sets if row not in shared)
+        labelled = [row for row in rows if row["weight"] and row[f"{heading}: std"] is not None]
+        shared = _shared(rows, heading)
+        if len(shared) < len(labelled):
+            left = ", ".join(row["set"] for row in labelled if row not in shared)
             said.append(f"Averages of {heading}: without {left}, where not every model has an error.")
     return said
 
@@ -89,21 +102,15 @@ def _std(outcomes: Sequence[Outcome], name: str, quantity: str) -> float | None:
     return QUANTITIES[quantity][1] * found[quantity] if quantity in found else None
 
 
-def _averaged(rows: Sequence[Mapping[str, Any]], kind: str) -> dict[str, Any]:
-    """Averages of the columns that are errors, over the sets on which all models gave the quantity."""
-    total: dict[str, Any] = dict.fromkeys(rows[0]) | {"weight": sum(row["weight"] for row in rows)}
-    for name in (name for name in rows[0] if ": " in name and not name.endswith(PLUS_MINUS)):
-        shared = _shared(rows, name.partition(": ")[0])
-        if shared:
-            total[name] = AVERAGES[kind]([row[name] for row in shared], [row["weight"] for row in shared])
-    return total
-
-
 def _shared(rows: Sequence[Mapping[str, Any]], heading: str) -> list[Mapping[str, Any]]:
     """Sets of weight above 0 with an error of every series."""
-    alike = [name for name in rows[0] if name.startswith(f"{heading}: ") and not name.endswith(PLUS_MINUS)]
-    return [row for row in rows if row["weight"] and all(row[name] is not None for name in alike)]
-
-
-def _is_average(row: Mapping[str, Any]) -> bool:
-    return row["set"].partition(",")[0] in AVERAGES
+    return [
+        row
+        for row in rows
+        if row["weight"]
+        and all(
+            value is not None
+            for name, value in row.items()
+            if name.startswith(f"{heading}: ") and not name.endswith(PLUS_MINUS)
+        )
+    ]

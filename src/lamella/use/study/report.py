@@ -86,7 +86,8 @@ def markdown(rows: Sequence[Mapping[str, Value]]) -> str:
     parts = []
     for quantity in quantities:
         own = {name: name.partition(": ")[2] for name in rows[0] if name.startswith(f"{quantity}: ")}
-        parts.append(f"**{quantity}**\n\n{_grid(rows, common | own)}")
+        known = [row for row in rows if any(row[name] is not None for name in own)]
+        parts.append(f"**{quantity}**\n\n{_grid(known, common | own)}")
     return "\n".join(parts)
 
 
@@ -96,7 +97,7 @@ def _grid(rows: Sequence[Mapping[str, Value]], headings: Mapping[str, str]) -> s
 
     def written(row: Mapping[str, Value], name: str) -> str:
         deviation = row.get(name + PLUS_MINUS)
-        return cell(row[name]) + ("" if deviation is None else f" ± {float(deviation):.2g}")
+        return cell(row[name]) + ("" if deviation is None else f" ± {float(f'{deviation:.2g}'):g}")
 
     lines = ["| " + " | ".join(_escaped(heading) for heading in shown.values()) + " |", "|---|" + "---:|" * (len(shown) - 1)]
     lines += ["| " + " | ".join(_escaped(written(row, name)) for name in shown) + " |" for row in rows]

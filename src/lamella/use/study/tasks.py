@@ -19,7 +19,7 @@ from lamella.train.paths import Paths
 from lamella.train.prepare import open_tasks
 from lamella.train.recipe import Recipe, checked_recipe, recipe_content, set_key
 from lamella.use.study.config import STRICT, Distinct, Source, StudyConfig, content_of, finished, short_run
-from lamella.use.study.errors import averages_said, error_panel, error_rows, given
+from lamella.use.study.errors import average_rows, averages_said, error_panel, error_rows, given
 from lamella.use.study.report import Report, Value, failures
 from lamella.use.study.trial import Outcome, Study, Trial, slug
 from lamella.use.table.config import SetConfig
@@ -100,10 +100,11 @@ def report_tasks(config: TasksConfig, outcomes: Sequence[Outcome]) -> Report:
     down = {name: down.weight for name, down in config.downstream.items()}
     rows = error_rows(outcomes, weights, series, extra={"single-task steps": steps})
     said = averages_said(rows)
+    rows += average_rows(rows)
     if down:
         zero_shot = error_rows(outcomes, down, series, ", zero-shot", {"single-task steps": {}})
         said += averages_said(zero_shot)
-        rows += zero_shot
+        rows += zero_shot + average_rows(zero_shot, ", zero-shot")
     panels = [
         error_panel(outcomes, list(names), series, quantity, title, row)
         for row, (names, title) in enumerate(((weights, "own test frames"), (down, "zero-shot")))
