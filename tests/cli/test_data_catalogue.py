@@ -143,9 +143,13 @@ def test_several_files_come_from_a_folder_of_ones_own(tmp_path):
     assert sorted(lock["files"]) == sorted(files)
 
 
-def test_unreadable_set_says_so(tmp_path):
-    with serving(Host(b"[]")) as host:
-        said = run("fetch", "matpes_pbe", "--from", host.url, "--to", tmp_path)
+def test_unreadable_set_says_so(tmp_path, monkeypatch):
+    content = b"CFPMD"
+    files = tuple(file.model_copy(update={"checksum": None, "size": None}) for file in entry("matbench_md").files[:1])
+    unread = entry("matbench_md").model_copy(update={"files": files})
+    monkeypatch.setattr("lamella.data.catalogue.table.entry", lambda name: unread)
+    with serving(Host(content)) as host:
+        said = run("fetch", "matbench_md", "--from", host.url, "--to", tmp_path)
     assert "lamella does not read it as it is" in said
 
 

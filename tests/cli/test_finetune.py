@@ -55,10 +55,11 @@ def test_heads_are_ranked_with_their_baselines_refitted(command):
     result = command("heads", "model", "mine.xyz", "--frames", "9")
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert "2 tasks on 9 frames, energies per element refitted for each" in lines[0]
+    assert "2 tasks on 9 of your frames, energies per element refitted for each" in lines[0]
     assert [line.split()[0] for line in lines[2:5]] == ["high", "low", "no"]
     assert "F meV/Å" in lines[1]
-    assert "baseline of high: least squares over 9 frames" in lines[-1]
+    assert "baseline  high: energies per element by least squares over 9 frames" in lines[-2]
+    assert "begins with high" in lines[-1]
 
 
 def test_heads_as_json(command):
@@ -75,9 +76,10 @@ def test_the_plan_alone_writes_nothing(command, tmp_path: Path):
     for word in (
         "start     ",
         "loads     ",
-        "head      mine: that of high",
-        "baseline  mine: least squares",
-        "source    low, ",
+        "head      mine: its head begins as a copy of that of high",
+        "baseline  mine: energies per element by least squares",
+        "knows     its own tasks, now",
+        "          low, 12 frames ",
     ):
         assert word in result.stdout
     assert not list(tmp_path.iterdir())
@@ -87,7 +89,7 @@ def test_a_run_prints_the_plan_trains_and_reports_what_was_forgotten(command, tm
     result = command("finetune", "model", "mine.xyz", *SHORT)
     assert result.exit_code == 0, result.output
     text = result.stdout
-    assert text.index("before step 0") < text.index("step       4") < text.index("forgotten: errors on tasks of the model")
+    assert text.index("step 0: what") < text.index("step       4") < text.index("forgotten: errors on the model's own tasks")
     assert load(tmp_path / "runs" / "mine").tasks == ("low", "high", "mine")
     assert set(json.loads((tmp_path / "runs" / "mine" / "forgetting.json").read_text())) == {"low"}
     again = command("train", "--resume", "runs/mine")
@@ -115,7 +117,7 @@ def test_options_become_keys_of_the_recipe(command, tmp_path: Path):
 def test_a_refusal_prints_the_plan_first(command, tmp_path: Path):
     result = command("finetune", "model", "mine.xyz", "--head", "random", *SHORT)
     assert "--allow-jump" in refused(result)
-    assert "before step 0" in result.stdout
+    assert "JUMP" in result.stdout
     assert not (tmp_path / "runs").exists()
 
 

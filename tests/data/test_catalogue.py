@@ -402,3 +402,14 @@ def test_two_machines_agree_on_a_folder_whatever_its_order_on_disk(tmp_path: Pat
     assert folder_digest(tmp_path / "one") == folder_digest(tmp_path / "two")
     (tmp_path / "two" / "a" / "f").rename(tmp_path / "two" / "a" / "g")
     assert folder_digest(tmp_path / "one") != folder_digest(tmp_path / "two")
+
+
+def test_archives_of_aselmdb_files_are_parts_wherever_they_lie_in_the_archive(tmp_path: Path):
+    for name in ("rattled-300/data0000.aselmdb", "rattled-1000/val/data0001.aselmdb", "rattled-300/data0000.aselmdb-lock"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = part_paths(tmp_path, entry("omat24_val").parts["valid"])
+    assert [path.removeprefix(f"{tmp_path}/") for path in found] == [
+        "rattled-1000/val/data0001.aselmdb",
+        "rattled-300/data0000.aselmdb",
+    ]

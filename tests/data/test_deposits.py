@@ -6,16 +6,18 @@ files independently, virial = -volume × stress in eV.
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from ase.units import Bohr, Hartree, kcal, mol
+from ase.stress import voigt_6_to_full_3x3_stress
+from ase.units import Bohr, GPa, Hartree, kcal, mol
 
 from lamella.data.keys import ReadReport
-from lamella.data.read import iter_frames
+from lamella.data.read import iter_frames, iter_items
 from lamella.errors import DataError
 from lamella.types import Frame
 
@@ -191,3 +193,63 @@ def test_wrong_frame_is_refused_by_its_number(tmp_path):
     (tmp_path / "w.json").write_text(json.dumps(broken))
     with pytest.raises(DataError, match=r"w\.json#1: cannot be read as mlearn's JSON"):
         frames("mlearn/json", tmp_path / "w.json")
+
+
+def matpes_record(stress: list[float] | None) -> dict[str, object]:
+    """A record as MatPES has it, without what is not read."""
+    sites = [
+        {"species": [{"element": symbol, "occu": 1}], "xyz": xyz, "properties": {"magmom": 0.1}}
+        for symbol, xyz in (("Sr", [0.0, 0.0, 0.0]), ("Cd", [2.0, 2.1, 2.2]))
+    ]
+    lattice = {"matrix": [[4.0, 0.0, 0.0], [0.1, 4.2, 0.0], [0.0, 0.2, 4.1]], "pbc": [True] * 3}
+    forces = [[0.28, 0.39, 0.28], [-0.28, -0.39, -0.28]]
+    structure = {"@module": "pymatgen.core.structure", "lattice": lattice, "sites": sites}
+    return {"structure": structure, "energy": -34.92810022, "forces": forces, "stress": stress, "ddec6": None}
+
+
+SIX = [-3.70051569, 45.57452896, -9.58430813, -0.80624803, 30.26332391, -29.08163294]
+
+
+def test_matpes_stress_is_kbar_under_compression_in_voigt_order(tmp_path):
+    (tmp_path / "m.json").write_text(json.dumps([matpes_record(SIX), matpes_record(None)]))
+    report = ReadReport()
+    first, second = frames("matpes/json", tmp_path / "m.json", report)
+    # their tutorial: -0.1 times the number is GPa, in ASE's sign and order
+    stress_ase = voigt_6_to_full_3x3_stress(np.array(SIX) * -0.1 * GPa)
+    np.testing.assert_allclose(first.labels["virial"], -np.linalg.det(first.cell) * stress_ase, rtol=1e-12)
+    assert first.numbers.tolist() == [38, 48]
+    assert float(first.labels["energy"]) == -34.92810022
+    assert "virial" not in second.labels
+    assert (report.used["energy", "energy"], report.used["virial", "stress"]) == (2, 1)
+
+
+@pytest.mark.parametrize("form", ["list", "lines", "gzip"])
+def test_matpes_records_are_read_one_by_one(tmp_path, monkeypatch, form):
+    monkeypatch.setattr("lamella.data.deposits.matpes._CHUNK", 100)  # less than a record
+    records = [matpes_record(SIX) | {"energy": -1.0 - index} for index in range(5)]
+    text = "\n".join(map(json.dumps, records)) + "\n" if form == "lines" else json.dumps(records, indent=1)
+    file = tmp_path / ("m.json.gz" if form == "gzip" else "m.json")
+    file.write_bytes(gzip.compress(text.encode()) if form == "gzip" else text.encode())
+    assert [float(frame.labels["energy"]) for frame in frames("matpes/json", file)] == [-1, -2, -3, -4, -5]
+    items = iter_frames(f"matpes/json:{tmp_path / 'cut.json'}")
+    (tmp_path / "cut.json").write_text(json.dumps(records)[:-40])
+    assert [float(next(items).labels["energy"]) for _ in range(4)] == [-1, -2, -3, -4]
+    with pytest.raises(DataError, match="cut short"):
+        next(items)
+
+
+def test_damage_in_the_middle_is_not_read_to_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("lamella.data.deposits.matpes._LONGEST", 5000)
+    text = json.dumps([matpes_record(SIX)] * 20)
+    (tmp_path / "m.json").write_text(text.replace(": [", ": ]", 1))
+    with pytest.raises(DataError, match="m.json: cannot be read as MatPES's JSON"):
+        frames("matpes/json", tmp_path / "m.json")
+
+
+def test_matpes_record_that_is_wrong_is_named(tmp_path):
+    wrong = matpes_record([1.0] * 3)
+    (tmp_path / "m.json").write_text(json.dumps([matpes_record(SIX), wrong, {"energy": 1.0}]))
+    items = list(iter_items(f"matpes/json:{tmp_path / 'm.json'}", None, None, ReadReport()))
+    assert [type(item) for item in items] == [Frame, DataError, DataError]
+    assert "m.json#1: stress" in str(items[1])
+    assert "m.json#2" in str(items[2])

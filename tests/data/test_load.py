@@ -99,6 +99,14 @@ def test_same_batches_in_the_same_order_for_any_number_of_workers(spec):
             assert torch.equal(a.labels["forces"], b.labels["forces"])
 
 
+def test_worker_processes_leave_the_random_state_alone():
+    """A run with workers that is stopped and resumed makes more loaders than one that is not."""
+    frames = FrameList([frame(seed) for seed in range(4)])
+    before = torch.get_rng_state()
+    assert len(list(batches({"a": frames}, plan_of(Sampler(4, BatchSpec(frames=1), 0)), SPEC, range(2), 1))) == 2
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_unknown_element_surfaces_with_the_name_of_the_frame(workers):
     frames = FrameList([frame(seed) for seed in range(4)])

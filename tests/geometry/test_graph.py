@@ -12,6 +12,7 @@ import torch
 from geometry.structures import CASES, frame_arrays
 from lamella.errors import StructureError
 from lamella.geometry.graph import build_graph, collate, species_index
+from lamella.geometry.parts import take_frames
 from lamella.types import Frame, FrameInput, GraphSpec, Incidence
 
 ELEMENTS = (8, 1, 29)
@@ -175,3 +176,14 @@ def test_inputs_come_from_the_frame_or_the_default():
         build_graph(frame(), spec)
     with pytest.raises(StructureError, match=r"tired.xyz#3: frame_params is \[1.\], the model reads 2 finite"):
         build_graph(frame(charge=0, frame_params=[1.0]), spec)
+
+
+@pytest.mark.parametrize(("first", "end"), [(0, 1), (1, 4), (2, 15), (0, 15)])
+def test_frames_taken_out_of_a_batch_are_the_batch_of_these_frames(first, end):
+    parts = [graph_of(name) for name in CASES]
+    taken, expected = take_frames(collate(parts), first, end), collate(parts[first:end])
+    check_graph(taken)
+    for item in dataclasses.fields(expected):
+        left, right = getattr(taken, item.name), getattr(expected, item.name)
+        pairs = zip(left, right, strict=True) if isinstance(right, Incidence) else ((left, right),)
+        assert all(torch.equal(a, b) for a, b in pairs if isinstance(a, torch.Tensor)), item.name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -73,7 +72,3 @@ def main(folder: Path) -> None:
                 if share.batch is not None:
                     share.batch.labels["forces"].fill_(torch.inf)
         step(potential, known, ranks)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -1,29 +1,25 @@
-"""Processes that train together: forked from this one, which is quick, or started anew, as torchrun would start them."""
+"""Processes that train together, as torchrun would start them, but forked from this one, which is quicker."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import socket
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
 
-from lamella.train.log import read_log
-
-__all__ = ["fork", "start", "wait_for_step"]
+__all__ = ["fork"]
 
 
-def fork(work: Callable[[], object], world: int) -> list[BaseProcess]:
-    """``work()`` in ``world`` processes that find each other, with one thread each."""
+def fork(work: Callable[[], object], world: int, said: Path | None = None) -> list[BaseProcess]:
+    """``work()`` in ``world`` processes that find each other, with one thread each; ``said``: folder for what they print."""
     port = _free_port()
     processes = [
-        multiprocessing.get_context("fork").Process(target=_one, args=(work, _environment(rank, world, port)))
+        multiprocessing.get_context("fork").Process(target=_one, args=(work, _environment(rank, world, port), said))
         for rank in range(world)
     ]
     for process in processes:
@@ -31,34 +27,12 @@ def fork(work: Callable[[], object], world: int) -> list[BaseProcess]:
     return processes
 
 
-def start(command: Sequence[str], world: int) -> list[subprocess.Popen[str]]:
-    """``python COMMAND`` in ``world`` processes that find each other."""
-    port = _free_port()
-    root = str(Path(__file__).resolve().parents[1])
-    return [
-        subprocess.Popen(
-            [sys.executable, *command],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | _environment(rank, world, port) | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root},
-        )
-        for rank in range(world)
-    ]
-
-
-def wait_for_step(processes: Sequence[subprocess.Popen[str]], run: Path, step: int) -> None:
-    """Until the log has got so far."""
-    while not any(record["step"] >= step for record in read_log(run)):
-        for process in processes:
-            if process.poll() is not None:
-                raise AssertionError(f"ended before step {step}: {process.communicate()[1]}")
-        time.sleep(0.02)
-
-
-def _one(work: Callable[[], object], environment: dict[str, str]) -> None:
+def _one(work: Callable[[], object], environment: dict[str, str], said: Path | None) -> None:
     os.environ.update(environment)
     torch.set_num_threads(1)
+    if said is not None:
+        sys.stdout = (said / f"out{environment['RANK']}").open("w", buffering=1)
+        sys.stderr = (said / f"err{environment['RANK']}").open("w", buffering=1)
     work()
 
 

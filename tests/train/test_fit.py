@@ -31,36 +31,10 @@ from lamella.train.recipe import Recipe, dump_recipe, load_recipe
 from lamella.train.state import pointed
 from lamella.train.step import Outcome, StepSetting
 from lamella.train.stop import Interrupted
+from train.same import assert_same, everything
 from train.small import MODEL
 
 MakeRecipe = Callable[..., Recipe]
-
-
-def everything(run: Path) -> tuple[list[dict[str, Any]], bytes, dict[str, Any]]:
-    """What must not depend on how often a run was interrupted: its log without times, its model, its trainer's state."""
-    last = pointed(run, "last")
-    assert last is not None
-    log = [{key: value for key, value in record.items() if key != "seconds"} for record in read_log(run)]
-    state = torch.load(last / "trainer.pt", weights_only=True)
-    state["progress"].pop("seconds")
-    return log, (last / "model.safetensors").read_bytes(), state
-
-
-def assert_same(a: Any, b: Any) -> None:
-    """Equal to the last bit, also inside containers of tensors."""
-    assert type(a) is type(b)
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b)
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for key in a:
-            assert_same(a[key], b[key])
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b)
-        for x, y in zip(a, b, strict=True):
-            assert_same(x, y)
-    else:
-        assert a == b
 
 
 def setting_of(arguments: tuple[Any, ...]) -> StepSetting:
@@ -90,7 +64,7 @@ def rich(files: dict[str, Path]) -> dict[str, Any]:
         },
         "schedule": {"kind": "cosine", "stop_lr": 1e-4, "warmup_steps": 3},
         "batch": {"frames": 4, "edges": 700},
-        "training": {"ema": 0.9, "keep": 2},
+        "training": {"ema": 0.9, "keep": 2, "tasks_per_step": 2},
     }
 
 
@@ -142,8 +116,7 @@ def test_worker_processes_change_no_bit(tmp_path: Path, files: dict[str, Path], 
     fit(make_recipe(**sections), tmp_path / "none")
     sections["training"]["workers"] = 2
     fit(make_recipe(**sections), tmp_path / "two")
-    ours, theirs = everything(tmp_path / "two"), everything(tmp_path / "none")
-    assert_same(ours[:2], theirs[:2])
+    assert_same(everything(tmp_path / "two"), everything(tmp_path / "none"))
 
 
 def start(recipe: Recipe, folder: Path) -> subprocess.Popen[bytes]:

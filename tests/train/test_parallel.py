@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import lamella.train.fit as fit_module
+from lamella import cli
 from lamella.data.sample import BatchSpec, Sampler
 from lamella.formats.load import load
+from lamella.train import state
 from lamella.train.draw import TaskDraw
 from lamella.train.fit import fit
 from lamella.train.log import read_log
@@ -27,8 +33,10 @@ from lamella.train.parallel.division import TrainingPlan, ValidationPlan
 from lamella.train.parallel.packing import packed
 from lamella.train.parallel.ranks import ALONE
 from lamella.train.recipe import Recipe, dump_recipe
-from lamella.train.state import pointed
+from lamella.train.step import Outcome
+from lamella.train.stop import Interrupted
 from train import one_step, ranks
+from train.same import assert_same, assert_same_curve, everything
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -94,8 +102,8 @@ def test_gradient_of_a_step_is_the_mean_over_its_draws():
 
 
 def test_two_processes_have_the_gradients_of_one_to_round_off_and_blame_the_frames_that_go_bad(tmp_path: Path) -> None:
-    processes = ranks.start([one_step.__file__, str(tmp_path)], 2)
-    messages = [process.communicate(timeout=120)[1] for process in processes]
+    assert ended(ranks.fork(lambda: one_step.main(tmp_path), 2, tmp_path)) == [1, 1]
+    messages = [(tmp_path / f"err{rank}").read_text() for rank in range(2)]
     alone = one_step.model()
     norm = one_step.step(alone, one_step.shares(alone), ALONE).gradient_norm
     for rank in range(2):
@@ -111,20 +119,10 @@ def test_two_processes_have_the_gradients_of_one_to_round_off_and_blame_the_fram
             torch.testing.assert_close(found["weights"][name], value, rtol=0, atol=1e-12)
     both = [torch.load(tmp_path / f"rank{rank}.pt")["weights"] for rank in range(2)]
     assert all(torch.equal(both[0][name], both[1][name]) for name in both[0])
-    for rank, message in enumerate(messages):
-        assert processes[rank].returncode == 1
+    for message in messages:
         (line,) = [line for line in message.splitlines() if "lamella.errors.TrainingError: " in line]
         assert "step 7, task" in line
         assert "the loss is inf (forces), in the frames" in line
-
-
-def assert_same_curve(run: Path, other: Path) -> None:
-    """To round-off: every record of the log but its times."""
-    for ours, theirs in zip(read_log(run), read_log(other), strict=True):
-        assert ours.keys() == theirs.keys()
-        for key in ours.keys() - {"seconds"}:
-            number = isinstance(ours[key], float)
-            assert ours[key] == (pytest.approx(theirs[key], rel=1e-9, abs=1e-12) if number else theirs[key]), (key, ours)
 
 
 def several_tasks(files: dict[str, Path], **training: Any) -> dict[str, Any]:
@@ -134,68 +132,108 @@ def several_tasks(files: dict[str, Path], **training: Any) -> dict[str, Any]:
             "b": {"train": [str(files["crystals"]), str(files["other"])], "valid": str(files["other"])},
         },
         "batch": {"frames": 3},
-        "training": {"steps": 60, "valid_every": 20, "save_every": 5, "tasks_per_step": 2, "ema": 0.9, **training},
+        "training": {"steps": 20, "valid_every": 10, "save_every": 5, "tasks_per_step": 2, "ema": 0.9, **training},
     }
 
 
+def command(*words: str) -> None:
+    """What ``lamella WORDS`` does in this process."""
+    sys.argv = ["lamella", *words]
+    cli.main()
+
+
+def signal_at(monkeypatch: pytest.MonkeyPatch, rank: int, step: int, number: signal.Signals) -> None:
+    """A process of several gets a signal in the middle of a step."""
+    original = fit_module.train_step
+
+    def train_step(*args: Any) -> Outcome:
+        if os.environ.get("RANK") == str(rank) and args[5].number == step:
+            os.kill(os.getpid(), number)
+        return original(*args)
+
+    monkeypatch.setattr(fit_module, "train_step", train_step)
+
+
+def ended(processes: list[BaseProcess]) -> list[int | None]:
+    for process in processes:
+        process.join(120)
+    return [process.exitcode for process in processes]
+
+
 def test_runs_stopped_and_killed_go_on_in_any_number_of_processes_along_one_curve(
-    tmp_path: Path, files: dict[str, Path], make_recipe: MakeRecipe
+    tmp_path: Path, files: dict[str, Path], make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two processes, one of them asked to stop; then three, one killed; then one."""
+    """Two processes, one of them asked to stop; then three, one killed; then one; then two."""
     recipe = make_recipe(**several_tasks(files))
     run = tmp_path / "run"
     (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
-    pair = ranks.start(["-m", "lamella", "train", str(tmp_path / "recipe.yaml"), "--run", str(run)], 2)
-    ranks.wait_for_step(pair, run, 8)
-    pair[1].send_signal(signal.SIGTERM)
-    said = [process.communicate(timeout=120)[1] for process in pair]
-    assert [process.returncode for process in pair] == [143, 143], said
-    assert "stopped by SIGTERM after step" in said[0]
-    assert said[1] == ""
-    stopped = pointed(run, "last")
-    assert stopped is not None
+    with monkeypatch.context() as patched:
+        signal_at(patched, 1, 4, signal.SIGTERM)
+        pair = ranks.fork(lambda: command("train", str(tmp_path / "recipe.yaml"), "--run", str(run)), 2, tmp_path)
+        assert ended(pair) == [143, 143]
+    assert "stopped by SIGTERM after step 4 of 20" in (tmp_path / "err0").read_text()
+    assert (tmp_path / "err1").read_text() == ""
 
-    trio = ranks.start(["-m", "lamella", "train", "--resume", str(run)], 3)
-    ranks.wait_for_step(trio, run, int(stopped.name.removeprefix("step_")) + 7)
-    trio[2].kill()
-    began = time.monotonic()
-    said = [process.communicate(timeout=120)[1] for process in trio]
-    assert time.monotonic() - began < 20
-    for process, message in zip(trio[:2], said[:2], strict=True):
-        assert process.returncode == 1
+    with monkeypatch.context() as patched:
+        signal_at(patched, 2, 12, signal.SIGKILL)
+        began = time.monotonic()
+        trio = ranks.fork(lambda: command("train", "--resume", str(run)), 3, tmp_path)
+        assert ended(trio) == [1, 1, -signal.SIGKILL]
+        assert time.monotonic() - began < 60
+    for rank in range(2):
+        message = (tmp_path / f"err{rank}").read_text()
         assert message.count("error:") == 1
         assert "rank 2 of 3 is gone" in message
         assert f"lamella train --resume {run}" in message
         assert "Traceback" not in message
-    last = pointed(run, "last")
-    assert last is not None
-    assert last != stopped
-    load(last)
+    assert (run / "last").read_text().strip() == "step_0000010"
+    load(run / "step_0000010")
 
-    fit(recipe, run, resume=True)
+    with monkeypatch.context() as patched:
+        patched.setenv("RANK", "0")
+        signal_at(patched, 0, 13, signal.SIGTERM)
+        with pytest.raises(Interrupted):
+            fit(recipe, run, resume=True)
+    assert ended(ranks.fork(lambda: fit(recipe, run, resume=True), 2, tmp_path)) == [0, 0]
     fit(recipe, tmp_path / "whole")
     assert_same_curve(run, tmp_path / "whole")
-    drawn = torch.load(run / "step_0000060" / "trainer.pt", weights_only=True)["progress"]["drawn"]
-    assert sum(drawn.values()) == 120
+    drawn = torch.load(run / "step_0000020" / "trainer.pt", weights_only=True)["progress"]["drawn"]
+    assert sum(drawn.values()) == 40
+
+
+def test_two_processes_that_were_stopped_in_an_epoch_go_on_to_the_same_bits(
+    tmp_path: Path, files: dict[str, Path], make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several tasks a step, packed batches, moving average, worker processes: every position is taken up."""
+    sections = several_tasks(files, steps=9, workers=1, valid_every=4) | {"batch": {"frames": 4, "edges": 700}}
+    recipe = make_recipe(**sections)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    together = ranks.fork(lambda: fit(recipe, whole), 2, tmp_path)
+    assert ended(together) == [0, 0]
+    with monkeypatch.context() as patched:
+        signal_at(patched, 0, 3, signal.SIGTERM)
+        assert ended(ranks.fork(lambda: fit(recipe, cut), 2, tmp_path)) == [1, 1]  # Interrupted, which the command reports
+    assert (cut / "last").read_text().strip() == "step_0000003"
+    assert ended(ranks.fork(lambda: fit(recipe, cut, resume=True), 2, tmp_path)) == [0, 0]
+    assert_same(everything(cut), everything(whole))
 
 
 def test_a_process_that_fails_says_why_in_all_of_them(
-    tmp_path: Path, files: dict[str, Path], make_recipe: MakeRecipe
+    tmp_path: Path, files: dict[str, Path], make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full disk is noticed by the process that writes; the others must not wait for it."""
     (tmp_path / "recipe.yaml").write_text(dump_recipe(make_recipe(**several_tasks(files, steps=2000))))
-    program = (
-        "import os, sys\n"
-        "from lamella.train import state\n"
-        "def full(*_): raise OSError(28, 'No space left on device')\n"
-        "if os.environ['RANK'] == '0': state._write_synced = full\n"
-        "from lamella.cli import main\n"
-        f"sys.argv = ['lamella', 'train', {str(tmp_path / 'recipe.yaml')!r}, '--run', {str(tmp_path / 'run')!r}]\n"
-        "main()\n"
-    )
-    pair = ranks.start(["-c", program], 2)
-    said = [process.communicate(timeout=120)[1] for process in pair]
-    assert [process.returncode for process in pair] == [1, 1], said
+    written = state._write_synced
+
+    def full(*args: Any) -> None:
+        if os.environ["RANK"] == "0":
+            raise OSError(28, "No space left on device")
+        written(*args)
+
+    monkeypatch.setattr(state, "_write_synced", full)
+    words = ("train", str(tmp_path / "recipe.yaml"), "--run", str(tmp_path / "run"))
+    assert ended(ranks.fork(lambda: command(*words), 2, tmp_path)) == [1, 1]
+    said = [(tmp_path / f"err{rank}").read_text() for rank in range(2)]
     assert all(message.count("the disk is full") == 1 for message in said), said
     assert "rank 0 of 2 stopped:" in said[1]
 
@@ -213,11 +251,11 @@ def test_torchrun_starts_it(tmp_path: Path, files: dict[str, Path], make_recipe:
         str(tmp_path / "run"),
     ]
     done = subprocess.run(
-        [ranks.sys.executable, "-m", "torch.distributed.run", *command],
+        [sys.executable, "-m", "torch.distributed.run", *command],
         capture_output=True,
         text=True,
         timeout=180,
-        env=ranks.os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         check=False,
     )
     assert done.returncode == 0, done.stderr

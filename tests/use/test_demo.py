@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,13 +10,17 @@ from pathlib import Path
 import pytest
 
 from lamella.errors import LamellaError
-from lamella.train.recipe import dump_recipe, load_recipe
-from lamella.use import demo as module
-from lamella.use.demo import RECIPE, Demo, Show, free_folder, run_demo
+from lamella.use.demo import Demo, Show, free_folder, run_demo
+from lamella.use.demo.page import verdict
+from lamella.use.demo.work import Work
 from lamella.use.settings import MDConfig
 
+SMALL = ("model.backbone.layers=1", "model.backbone.node_dim=8", "model.backbone.edge_dim=6", "model.backbone.angle_dim=4")
+SHORT = ("training.steps=4", "training.valid_every=2", "training.log_every=1")
 MINIATURE = Demo(
-    overrides=("training.steps=4", "training.valid_every=2", "training.log_every=1", "tasks.water.valid_fraction=0.02"),
+    pretraining=(*SMALL, "model.head.hidden=[8]", *SHORT, "batch.edges=300"),
+    tuning=("training.steps=3", "training.valid_every=1", "training.log_every=1"),
+    labelled=6,
     warm_up=0.001,
     dynamics=MDConfig(time=0.002, every=1, velocities="keep"),
     laws=("translation", "sum of forces"),
@@ -42,50 +47,115 @@ class Listener:
     def show(self) -> Show:
         return Show(self.lines.append, self.progress)  # type: ignore[arg-type]
 
+    @property
+    def stages(self) -> list[str]:
+        return [line.strip()[:5] for line in self.lines if line.strip().startswith("[")]
 
-def test_demo_runs_every_stage_and_names_the_report(tmp_path: Path) -> None:
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Listener]:
     heard = Listener()
-    path = run_demo(tmp_path / "run", heard.show, MINIATURE)
-    assert path == tmp_path / "run" / "report.html" and str(path) in heard.lines[-1]
-    for name in ("config.yaml", "log.jsonl", "best", "eval.json", "check.json", "md.json", "md.extxyz"):
-        assert (path.parent / name).exists(), name
-    assert [line.strip()[:5] for line in heard.lines if line.strip().startswith("[")] == [f"[{k}/6]" for k in range(1, 7)]
-    assert all(done == total > 0 for done, total in heard.bars.values()) and set(heard.bars) == {
-        "testing",
-        "checking",
-        "dynamics",
-    }
+    return run_demo(tmp_path_factory.mktemp("demo") / "run", heard.show, MINIATURE), heard
+
+
+def test_demo_runs_every_stage_and_names_the_report(finished: tuple[Path, Listener]) -> None:
+    path, heard = finished
+    assert path.name == "report.html" and str(path) in heard.lines[-1]
+    assert heard.stages == [f"[{k}/8]" for k in range(1, 9)]
+    assert all(done == total > 0 for done, total in heard.bars.values()), heard.bars
+    assert {"molecules_pbe", "water_gfn2", "checking", "dynamics"} <= set(heard.bars)
+    for run in ("pretrained", "finetuned", "from_scratch"):
+        assert (path.parent / run / "log.jsonl").exists(), run
+
+
+def test_page_shows_what_the_stages_left(finished: tuple[Path, Listener]) -> None:
+    path, _ = finished
     text = path.read_text(encoding="utf-8")
-    assert "embedded:water_gfn2:test, which training did not read" in text and "2 of 2" in text and "48 atoms for" in text
+    testing = json.loads((path.parent / "testing.json").read_text(encoding="utf-8"))
+    errors = testing["forces"]["water_gfn2"]
+    assert set(errors) == {"zero-shot gfn2", "zero-shot pbe", "fine-tuned", "from scratch"}
+    for error in errors.values():
+        assert f"{1e3 * error:.0f}" in text.replace(",", "")
+    assert text.count("<figure>") == 4 and "2 of 2" in text and "$" not in text.partition("<body")[2]
+    assert "only 6 labelled" in text
+
+
+def test_labels_of_the_two_tasks_contradict_each_other(finished: tuple[Path, Listener]) -> None:
+    data = json.loads((finished[0].parent / "data.json").read_text(encoding="utf-8"))
+    assert data["energy_gap"] < -10.0  # PBE counts all electrons
+    assert data["forces_rms_difference"] > 0.1 * data["forces_std"]
+    assert data["problems"] == 0 and data["few"] == 6
+
+
+def test_fine_tuning_and_scratch_differ_by_their_start_alone(finished: tuple[Path, Listener]) -> None:
+    from lamella.train.recipe import load_recipe
+
+    tuned, scratch = (load_recipe(finished[0].parent / run / "config.yaml") for run in ("finetuned", "from_scratch"))
+    assert tuned.tasks["water"].train == scratch.tasks["water"].train
+    assert tuned.training.steps == scratch.training.steps and tuned.batch == scratch.batch
+    assert tuned.tasks["water"].valid_fraction == scratch.tasks["water"].valid_fraction
+
+
+def test_the_shipped_recipes_describe_one_architecture() -> None:
+    from lamella.train.recipe import load_recipe
+
+    assert load_recipe("demo_tasks").model == load_recipe("demo_water").model
+
+
+@pytest.mark.parametrize(
+    ("tuned", "scratch", "zero", "says"),
+    [(0.1, 0.3, 0.5, "3.0 times smaller"), (0.3, 0.1, 0.2, "did not pay"), (0.3, 0.4, 1.2, "no use for this water")],
+)
+def test_verdict_is_that_of_the_numbers(tuned: float, scratch: float, zero: float, says: str) -> None:
+    forces = {"zero-shot gfn2": zero, "zero-shot pbe": zero + 0.1, "fine-tuned": tuned, "from scratch": scratch}
+    said = verdict({"forces": {"water": forces}, "spread": {"water": 1.0}})
+    assert says in " ".join(said) and f"{1e3 * zero:.0f} meV/Å zero-shot" in said[0]
 
 
 def test_demo_never_writes_into_a_folder_that_is_in_use(tmp_path: Path) -> None:
-    recipe, run = load_recipe(RECIPE), tmp_path / "run"
-    assert free_folder(run, recipe) == (run, False)
+    demo, run = Demo(), tmp_path / "run"
+    assert free_folder(run, demo) == (run, False)
     run.mkdir()
-    assert free_folder(run, recipe) == (run, False)
+    assert free_folder(run, demo) == (run, False)
     (run / "mine.txt").write_text("mine")
-    assert free_folder(run, recipe) == (tmp_path / "run-2", False)
+    assert free_folder(run, demo) == (tmp_path / "run-2", False)
     (tmp_path / "run-2").write_text("a file")
-    assert free_folder(run, recipe) == (tmp_path / "run-3", False)
+    assert free_folder(run, demo) == (tmp_path / "run-3", False)
 
 
-def test_demo_goes_on_with_an_unfinished_one(tmp_path: Path) -> None:
-    recipe, run = load_recipe(RECIPE), tmp_path / "run"
-    run.mkdir()
-    (run / "config.yaml").write_text(dump_recipe(recipe))
-    assert free_folder(run, recipe) == (run, True)
-    assert free_folder(run, load_recipe(RECIPE, ["training.steps=7"])) == (tmp_path / "run-2", False)
-    (run / "report.html").write_text("done")
-    assert free_folder(run, recipe) == (tmp_path / "run-2", False)
+def test_demo_goes_on_with_an_unfinished_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, heard = tmp_path / "run", Listener()
+    done: list[str] = []
+
+    def stage(name: str, leaves: str | None = None, fails: bool = False) -> object:
+        def do(mark: str) -> None:
+            if fails and not done.count(name):
+                done.append(name)
+                raise LamellaError("the disk is full.")
+            done.append(name)
+            if leaves:
+                (run / leaves).write_text("{}")
+
+        return do
+
+    stages = {
+        "data": stage("data", "data.json"),
+        "pre-training": stage("fit", fails=True),
+        "report": stage("report", "report.html"),
+    }
+    monkeypatch.setattr(Work, "stages", stages)
+    with pytest.raises(LamellaError, match=r"stage 2 \(pre-training\) of the demo failed: the disk is full"):
+        run_demo(run, heard.show, MINIATURE)
+    assert free_folder(run, MINIATURE) == (run, True)
+    assert free_folder(run, Demo()) == (tmp_path / "run-2", False)
+    assert run_demo(run, heard.show, MINIATURE) == run / "report.html"
+    assert done == ["data", "fit", "fit", "report"]
+    assert free_folder(run, MINIATURE) == (tmp_path / "run-2", False)
 
 
-def test_demo_says_which_stage_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
-        raise LamellaError("the disk is full.")
-
-    monkeypatch.setattr(module, "fit", lambda recipe, run, resume: run)
-    monkeypatch.setattr(module, "evaluate", broken)
-    monkeypatch.setattr(module, "load", lambda folder: None)
-    with pytest.raises(LamellaError, match=r"stage 3 \(testing\) of the demo failed: the disk is full"):
+def test_demo_tells_of_trouble_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Work, "stages", {"laws": lambda mark: "these laws do not hold: torque", "report": lambda mark: None})
+    with pytest.raises(
+        LamellaError, match=r"not all is well: stage 1 \(laws\): these laws do not hold: torque\. The report"
+    ):
         run_demo(tmp_path / "run", Listener().show, MINIATURE)

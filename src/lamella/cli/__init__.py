@@ -7,6 +7,7 @@ what they run inside their functions, so that ``lamella --help`` answers at once
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -134,12 +135,19 @@ def _build() -> typer.Typer:
 app = _build()
 
 
+def _warning(message: Warning | str, *where: object) -> None:
+    """A warning on one line: who types a command has no use for a line of the source."""
+    print("warning:", shown(str(message), most=100_000), file=sys.stderr, flush=True)
+
+
 def main() -> None:
     """Run the command line of this process.
 
-    An error that lamella raises on purpose becomes one line ``error: ...`` and exit status 1; Ctrl-C exits with 130. Any
+    An error that lamella raises on purpose becomes one line ``error: ...`` and exit status 1; a warning becomes one line
+    ``warning: ...``; Ctrl-C exits with 130. Any
     other exception is a defect and keeps its traceback.
     """
+    warnings.showwarning = _warning
     try:
         app()
     except LamellaError as error:

@@ -87,10 +87,42 @@ def _print(console: Console, potential: Potential, path: Path) -> None:
         "units": ", ".join(f"{name} {unit}" for name, unit in UNITS.items()),
     }
     console.print(_table(str(path), {key: value for key, value in rows.items() if value}))
+    metadata = dict(potential.metadata)
+    card = metadata.pop("card", None)
+    if isinstance(card, dict):
+        _print_card(console, potential, card)
     console.print(_baselines(potential))
-    if potential.metadata:
-        console.print(_table("metadata", {key: _short(value) for key, value in potential.metadata.items()}))
+    if metadata:
+        console.print(_table("metadata", {key: _short(value) for key, value in metadata.items()}))
     console.print("every hyper-parameter: lamella show --json", style="dim")
+
+
+def _print_card(console: Console, potential: Potential, card: dict[str, Any]) -> None:
+    """The main parts of a model card, as scripts/mini_card.py writes them."""
+    from rich.table import Table
+
+    methods = potential.metadata.get("methods")
+    tasks = Table(title="tasks", title_justify="left")
+    for heading in ("task", "labels", "trained on", "frames", "elements"):
+        tasks.add_column(heading, justify="right" if heading == "frames" else "left")
+    for name, task in card["tasks"].items():
+        label = methods.get(name, "") if isinstance(methods, dict) else ""
+        mark = " (default)" if name == potential.metadata.get("default_task") else ""
+        elements = task["elements"]
+        few = " ".join(elements) if len(elements) < 20 else str(len(elements))
+        tasks.add_row(name + mark, label, ", ".join(task["sets"]), f"{task['frames']:,}", few)
+    errors = Table(title="errors on frames held out, beside the spread of the labels", title_justify="left")
+    for heading in ("task", "set", "frames", "E RMSE, meV/atom", "E std", "F RMSE, meV/Å", "F std"):
+        errors.add_column(heading, justify="left" if heading in ("task", "set") else "right")
+    for row in card["errors"]:
+        figures = (row[key] for key in ("energy_rmse", "energy_std", "forces_rmse", "forces_std"))
+        errors.add_row(row["task"], row["set"].replace("_", " "), str(row["frames"]), *(f"{value:.4g}" for value in figures))
+    console.print(tasks)
+    console.print(errors)
+    console.print("not for", style="bold")
+    for line in card["not_for"]:
+        console.print(f"  {line}", highlight=False)
+    console.print(f"licence: {card['licence']}", highlight=False)
 
 
 def _input(item: FrameInput) -> str:

@@ -1,4 +1,4 @@
-"""``lamella models list`` and ``lamella models fetch``: published checkpoints."""
+"""``lamella models list`` and ``lamella models fetch``: models by name."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ __all__ = ["fetch", "listing"]
 
 
 def listing(as_json: Annotated[bool, typer.Option("--json", help="Only JSON on standard output.")] = False) -> None:
-    """List the published checkpoints that lamella knows by name, and which of them are on this machine."""
-    from lamella.formats.published import PUBLISHED, fetched, models_folder
+    """List the models that lamella knows by name, and which of them are on this machine."""
+    from lamella.formats.published import IN_PACKAGE, PUBLISHED, fetched, models_folder
 
     models = [(model, fetched(model)) for model in PUBLISHED.values()]
     if as_json:
         content = {
             "folder": str(models_folder()),
+            "in_package": {name: str(path) for name, path in IN_PACKAGE.items()},
             "models": [{**model._asdict(), "path": None if path is None else str(path)} for model, path in models],
         }
         print(json.dumps(content, indent=2, ensure_ascii=False))
@@ -32,6 +33,8 @@ def listing(as_json: Annotated[bool, typer.Option("--json", help="Only JSON on s
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("name", "on this machine", "what it is", "page, with its licence"):
         table.add_column(heading, overflow="fold")
+    for name, path in IN_PACKAGE.items():
+        table.add_row(name, "in the package", _about(path), f"lamella show {name}")
     for model, path in models:
         there = "-" if path is None else f"{path.stat().st_size / 1e6:.1f} MB"
         table.add_row(model.name, there, model.about or "-", model.page)
@@ -40,7 +43,14 @@ def listing(as_json: Annotated[bool, typer.Option("--json", help="Only JSON on s
         console = Console(width=200)  # nobody folds a file's lines
     console.print(table, highlight=False)
     print(f"folder: {models_folder()}")
-    print("lamella models fetch NAME brings one here; then NAME is a MODEL wherever one is asked for.")
+    print("A name is a MODEL wherever one is asked for; lamella models fetch NAME brings one here that is not yet.")
+
+
+def _about(folder: Path) -> str:
+    """What a model of the package is, by its own words."""
+    from lamella.models.bundle import DESCRIPTION
+
+    return str(json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))["metadata"]["about"])
 
 
 def fetch(

@@ -121,7 +121,8 @@ def _print(found: Table) -> None:
     if not console.is_terminal:
         console = Console(width=200)  # nobody folds a file's lines
     for grid in grids(found):
-        drawn = Drawn(title=grid.title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+        console.print(grid.title, style="italic", markup=False, highlight=False)
+        drawn = Drawn(box=None, pad_edge=False, header_style="bold")
         for index, heading in enumerate(grid.heading):
             drawn.add_column(heading, justify="right" if index else "left", overflow="fold")
         for at, row in enumerate(grid.rows):

@@ -54,12 +54,15 @@ def evaluate(
     from lamella.data.keys import LabelKeys
     from lamella.formats.load import load
     from lamella.use import evaluate as evaluation
+    from lamella.use.predict import batch_plan
 
     check_output(out, overwrite)
     potential = load(model, device, dtype)
     potential.task_index(task)
     keys = LabelKeys(energy=energy_key, forces=forces_key, stress=stress_key, virial=virial_key)
     frames = labelled_frames(data, keys)
+    if not as_json:
+        print(f"peak memory {batch_plan(potential, frames)}", flush=True)
     with ExitStack() as stack:
         write = stack.enter_context(evaluation.predictions_file(out)) if out else None
         advance = stack.enter_context(progress("predicting", len(frames)))
@@ -188,7 +191,7 @@ def _announce(atoms: Atoms, calculator: Calculator, structure: str) -> None:
     periodic = ("not periodic", "periodic in 1 direction", "periodic in 2 directions", "periodic")[int(atoms.pbc.sum())]
     print(
         f"{structure}: {atoms.get_chemical_formula()}, {len(atoms)} atoms, {periodic}; "
-        f"task {where['task']}, {where['dtype']} on {where['device']}",
+        f"task {where['task']}, {where['dtype']} on {where['device']}; peak memory {calculator.memory_plan(atoms)}",
         flush=True,
     )
 

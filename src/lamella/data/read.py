@@ -16,7 +16,7 @@ import ase.io
 from ase import Atoms
 from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
-from lamella.data import extxyz, outputs, systems
+from lamella.data import aselmdb, extxyz, outputs, systems
 from lamella.data.convert import frame_from_atoms
 from lamella.data.deposits import READERS
 from lamella.data.keys import LabelKeys, ReadReport
@@ -91,6 +91,8 @@ def iter_items(
         yield from _from_store(Store(name))
     elif kind == "extxyz":
         yield from _from_atoms(extxyz.iter_atoms(Path(name)), name, keys, report)
+    elif kind == "aselmdb":
+        yield from _from_atoms(aselmdb.iter_atoms(Path(name)), name, keys, report)
     elif kind == "deepmd/npy" or kind == "deepmd/npy/mixed":
         for folder in systems.find_systems(Path(name)):
             yield from systems.iter_folder(folder, report)
@@ -142,6 +144,8 @@ def _kind(name: str) -> str:
         return "deepmd/hdf5"
     if suffixes and suffixes[-1] in _XYZ:
         return "extxyz"
+    if path.suffix == aselmdb.SUFFIX:
+        return "aselmdb"
     if path.name in _OUTPUTS:
         return _OUTPUTS[path.name]
     try:

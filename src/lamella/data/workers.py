@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from lamella.errors import LamellaError
@@ -63,6 +64,7 @@ def _loader(task: Callable[[int], Any], items: Sequence[int], workers: int) -> D
         shuffle=False,
         num_workers=workers,
         collate_fn=_as_is,
+        generator=torch.Generator(),  # its own: each loader draws a number, which must not move the trainer's random state
         worker_init_fn=_leave_signals_to_the_parent if sys.platform == "linux" else None,
         multiprocessing_context=multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn"),
     )

@@ -25,7 +25,7 @@ _POINTERS = ("best", "last")
 _RUN_FILES = ("config.yaml", "log.jsonl", *_POINTERS)
 _KINDS = (
     f"a run folder (config.yaml, {' or '.join(_POINTERS)}, step folders), a step folder ({WEIGHTS}, {DESCRIPTION}), "
-    "a deepmd-kit file (.pt, .pth), or a published model by name (lamella models list)"
+    "a deepmd-kit file (.pt, .pth), or a model by name (lamella models list)"
 )
 
 
@@ -34,8 +34,8 @@ def load(path: str | Path, device: str | torch.device | None = None, dtype: str 
 
     Args:
         path: a run folder (its best step; the last one where none is marked best), a step folder, a deepmd-kit ``.pt``
-            (training checkpoint) or ``.pth`` (frozen model), or the name of a published model that ``lamella models fetch``
-            has brought here. What lies on disk wins over a name.
+            (training checkpoint) or ``.pth`` (frozen model); or a name: ``lamella-mini``, which comes with the package, or a
+            published model that ``lamella models fetch`` has brought here. What lies on disk wins over a name.
         device: where it runs; the CPU where not given.
         dtype: a torch dtype or its name; that of the checkpoint where not given. Baselines stay float64.
 

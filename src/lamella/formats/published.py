@@ -1,4 +1,4 @@
-"""Published checkpoints: their names, where they come from, and where a fetched one lies on this machine."""
+"""Models by name: the one that comes with the package; published checkpoints, where from, and where on this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from lamella.errors import CheckpointError, InputError
 from lamella.remote.cache import cache_folder
 
-__all__ = ["PUBLISHED", "Published", "fetched", "located", "models_folder", "near_miss", "published"]
+__all__ = ["IN_PACKAGE", "PUBLISHED", "Published", "fetched", "located", "models_folder", "near_miss", "published"]
 
 
 class Published(NamedTuple):
@@ -64,13 +64,18 @@ PUBLISHED: Final[dict[str, Published]] = {
 }
 """Published checkpoint by name; names, files and checksums are those of deepmd-kit 3.2.0."""
 
+IN_PACKAGE: Final[dict[str, Path]] = {"lamella-mini": Path(__file__).resolve().parents[1] / "published" / "lamella-mini"}
+"""Folder of each model that comes with lamella, by name."""
+
 
 def published(name: str) -> Published:
     """The published checkpoint of that name.
 
     Raises:
-        InputError: there is none; the message names the nearest, or all.
+        InputError: there is none, the message names the nearest, or all; or it comes with lamella.
     """
+    if name in IN_PACKAGE:
+        raise InputError(f"{name} comes with lamella: there is nothing to fetch. lamella show {name} says what it is.")
     if name in PUBLISHED:
         return PUBLISHED[name]
     hint = near_miss(name) or f"; lamella knows {', '.join(PUBLISHED)}"
@@ -82,8 +87,9 @@ _BEGINNING: Final = 5
 
 
 def near_miss(name: str) -> str:
-    """``" (did you mean the published model 'x'?)"`` for a name like a published one, or its beginning; else empty."""
+    """``" (did you mean the published model 'x'?)"`` for a name like that of a model, or its beginning; else empty."""
     known = {spelling.casefold(): each.name for each in PUBLISHED.values() for spelling in (each.name, each.file)}
+    known |= {name.casefold(): name for name in IN_PACKAGE}
     word = name.casefold()
     begun = [spelling for spelling in known if len(word) >= _BEGINNING and spelling.startswith(word)]
     match = begun or get_close_matches(word, list(known), n=1, cutoff=0.8)
@@ -102,16 +108,21 @@ def fetched(model: Published) -> Path | None:
 
 
 def located(path: str | Path) -> Path:
-    """The file or folder a user means: what lies at ``path``, else the fetched checkpoint of that name.
+    """The file or folder a user means: what lies at ``path``, else the model of that name, in the package or fetched.
 
-    A file or folder on disk wins over a published name. What is neither is returned as it is.
+    A file or folder on disk wins over a name. What is neither is returned as it is.
 
     Raises:
         CheckpointError: the published checkpoint of that name has not been fetched; the message names the command.
     """
     place = Path(path)
-    model = PUBLISHED.get(os.fspath(path))
-    if model is None or place.exists():
+    name = os.fspath(path)
+    if place.exists():
+        return place
+    if name in IN_PACKAGE:
+        return IN_PACKAGE[name]
+    model = PUBLISHED.get(name)
+    if model is None:
         return place
     found = fetched(model)
     if found is None:

@@ -22,9 +22,9 @@ Shapes: N atoms, E edges, Q short edges (within the angle cutoff), A angles, C c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -123,7 +123,7 @@ class DPA3(nn.Module):
             self._call(partial(self._initial, part, node_NC.dtype), [vec], first)
             for part, vec in zip(parts, vectors, strict=True)
         ]
-        for layer in self.layers:
+        for layer in cast("Iterable[DPA3Layer]", self.layers):
             node_NC, states = self._updated(layer, node_NC, parts, states)
         return torch.cat([node_NC, embedding_NC], dim=1) if self.config.concat_embedding else node_NC
 
@@ -134,7 +134,7 @@ class DPA3(nn.Module):
         return recomputed(run, inputs, [weight for module in read for weight in module.parameters()])
 
     def _updated(
-        self, layer: nn.Module, node_NC: Tensor, parts: Sequence[Part], states: Sequence[Values]
+        self, layer: DPA3Layer, node_NC: Tensor, parts: Sequence[Part], states: Sequence[Values]
     ) -> tuple[Tensor, list[Values]]:
         """Nodes after a layer, and of each part its edges, angles and geometry."""
         own_linear_NC, linear_NC = layer.node_linear(node_NC)

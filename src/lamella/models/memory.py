@@ -24,7 +24,7 @@ from lamella.models.dpa3 import DPA3
 from lamella.models.potential import Potential
 from lamella.types import Graph
 
-__all__ = ["Footprint", "Sizes", "available_memory", "footprint", "is_out_of_memory", "sizes_of"]
+__all__ = ["Footprint", "Sizes", "available_memory", "footprint", "is_out_of_memory", "shrink_parts", "sizes_of"]
 
 _PROBES: Final = ((2, 6, 2), (4, 6, 2), (2, 12, 2), (2, 6, 4), (2, 12, 6), (3, 12, 4), (2, 9, 8))
 """Atoms, edges of each, short edges of each: of the graphs that a model is measured on."""
@@ -182,6 +182,18 @@ def _kept(potential: Potential, graph: Graph, training: bool) -> int:
         if training:
             forces_and_virial(edge_gradient(energy, vec, True), vec, graph)
     return sum(value.untyped_storage().nbytes() for value in list(held.values())[known:])
+
+
+def shrink_parts(potential: Potential, graph: Graph) -> int | None:
+    """Let a model work in half of the parts it works in, a quarter of the graph at first: their rows, None if it cannot."""
+    backbone, total = potential.backbone, graph.n_edges + graph.n_angles
+    if not isinstance(backbone, DPA3):
+        return None
+    rows = total // 4 if backbone.part_rows is None else min(backbone.part_rows, total) // 2
+    if rows * MOST_PARTS < total or rows == 0:
+        return None
+    backbone.part_rows = rows
+    return rows
 
 
 def available_memory(device: torch.device | str) -> float:

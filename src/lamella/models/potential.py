@@ -70,6 +70,7 @@ class Potential(nn.Module):
         self.tasks = tuple(tasks)
         self.metadata = dict(metadata or {})
         self._watch_slots = self.metadata.get("origin") == "deepmd-kit"
+        self._said_default = False
         backbone = config.backbone
         self._check_known(config)
         self.backbone = build_backbone(backbone, self.elements)
@@ -126,14 +127,27 @@ class Potential(nn.Module):
         return self
 
     def task_index(self, task: str | None) -> int:
-        """Position of ``task`` in ``tasks``; ``None`` is right where there is only one.
+        """Position of ``task`` in ``tasks``; ``None`` is right where there is one, or one that answers by default.
+
+        A model's ``metadata`` may name such a ``default_task``. Where it answers, that is said once (``UserWarning``).
 
         Raises:
-            InputError: unknown task, or none given where there are several.
+            InputError: unknown task, or none given where there are several and no default.
         """
         if task is None and len(self.tasks) == 1:
             return 0
         listed = ", ".join(self.tasks)
+        default = self.metadata.get("default_task")
+        if task is None and default in self.tasks:
+            if not self._said_default:
+                self._said_default = True
+                methods = self.metadata.get("methods")
+                method = f" ({methods[default]})" if isinstance(methods, Mapping) and default in methods else ""
+                warnings.warn(
+                    f"no task was named, so {default}{method} answers; others: task=NAME, --task NAME, one of {listed}.",
+                    stacklevel=_callers_level(),
+                )
+            return self.tasks.index(default)
         if task is None:
             raise InputError(f"the model has several tasks: say which (task=NAME, --task NAME), one of {listed}.")
         if task not in self.tasks:

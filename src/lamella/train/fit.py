@@ -30,6 +30,7 @@ from lamella.train.prepare import build_potential, count_sel, make_sampler
 from lamella.train.progress import Display, Silent, make_display
 from lamella.train.recipe import Recipe, dump_recipe
 from lamella.train.resume import resumed_potential
+from lamella.train.room import Room
 from lamella.train.schedule import decay, learning_rate
 from lamella.train.state import (
     Progress,
@@ -121,6 +122,7 @@ class _Trainer:
         ema = recipe.training.ema
         self.average = None if ema is None else MovingAverage(potential, ema)
         self.progress = Progress()
+        self.room = Room(potential)
         self._losses = {name: task.config.loss for name, task in data.items()}
         weights = {name: task.config.weight for name, task in data.items()}
         draw = TaskDraw(weights, recipe.training.steps, recipe.seed, recipe.training.tasks_per_step)
@@ -170,7 +172,9 @@ class _Trainer:
         rate = learning_rate(recipe.schedule, step, steps, lr)
         setting = StepSetting(step + 1, rate, decay(recipe.schedule, step, steps, lr))
         placed = [share._replace(batch=share.batch and share.batch.to(self.potential.device)) for share in shares]
-        outcome = train_step(self.potential, self.optimizer, placed, self._losses, recipe.optimizer, setting, self.ranks)
+        outcome = train_step(
+            self.potential, self.optimizer, placed, self._losses, recipe.optimizer, setting, self.ranks, self.room
+        )
         if self.average is not None:
             self.average.update(self.potential, step + 1)
         self.progress.step = step + 1

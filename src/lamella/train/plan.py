@@ -12,6 +12,7 @@ from lamella.fields import INPUTS, LABELS
 from lamella.models.potential import Potential
 from lamella.models.words import ARCHITECTURES, cutoffs
 from lamella.train.recipe import Recipe
+from lamella.train.room import Room
 from lamella.train.task_data import TaskData
 
 __all__ = ["plan_lines"]
@@ -51,7 +52,7 @@ def plan_lines(
         graph = make_batch(frames, potential.graph_spec).graph
         lines.append(
             f"          first batch: {graph.n_frames} frames, {graph.n_atoms:,} atoms, {graph.n_edges:,} edges, "
-            f"{graph.n_angles:,} angles; baseline {_baseline(potential, name)}"
+            f"{graph.n_angles:,} angles; peak memory {Room(potential).plan(graph)}; baseline {_baseline(potential, name)}"
         )
     return lines + [f"          not smooth: {reason}" for reason in backbone.rough]
 

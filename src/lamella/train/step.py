@@ -16,6 +16,7 @@ from lamella.models.potential import Potential
 from lamella.train.loss import LossConfig, Term, carrying_frames, frame_terms, total_loss
 from lamella.train.optim import Adam, AdamW, set_learning_rate
 from lamella.train.parallel.ranks import ALONE, Ranks
+from lamella.train.room import Room, cut
 from lamella.types import Prediction
 
 __all__ = ["Outcome", "StepSetting", "train_step"]
@@ -59,6 +60,7 @@ def train_step(
     optimizer_config: Adam | AdamW,
     setting: StepSetting,
     ranks: Ranks = ALONE,
+    room: Room | None = None,
 ) -> Outcome:
     """Change the weights by a batch of each task that was drawn.
 
@@ -73,16 +75,24 @@ def train_step(
         optimizer_config: says where to clip.
         setting: what the schedule says.
         ranks: who trains together.
+        room: what is known of memory from earlier steps.
 
     Raises:
+        ResourceError: not enough memory, whatever was tried.
         TrainingError: a loss or the gradient is not finite; the weights are as before.
     """
     optimizer.zero_grad(set_to_none=True)
     frames = ranks.sum(torch.stack([carrying_frames(share.batch) for share in shares])).to(potential.device)
-    seen = [
-        _backward(potential, share, losses[share.task], setting.decay, (frames[k], len(shares)))
-        for k, share in enumerate(shares)
-    ]
+    room = room or Room(potential)
+
+    def work() -> list[_Seen]:
+        return [
+            _in_pieces(potential, share, losses[share.task], setting.decay, (frames[k], len(shares)), room.pieces)
+            for k, share in enumerate(shares)
+        ]
+
+    graphs = [share.batch.graph for share in shares if share.batch is not None]
+    seen = room.run(work, optimizer.zero_grad, max(graphs, key=lambda graph: graph.n_edges)) if graphs else work()
     values = torch.stack([part.loss for part in seen]).tolist()
     parameters = [p for p in potential.parameters() if p.requires_grad]
     own = [p.grad for p in parameters if p.grad is not None]
@@ -107,6 +117,25 @@ class _Seen(NamedTuple):
     loss: Tensor
     prediction: Prediction | None
     terms: Mapping[str, Term]
+
+
+def _in_pieces(
+    potential: Potential, share: Share, config: LossConfig, decay: float, whole: tuple[Tensor, int], pieces: int
+) -> _Seen:
+    """:func:`_backward` of a share whose batch is cut where memory wants it."""
+    if share.batch is None:
+        return _backward(potential, share, config, decay, whole)
+    parts = [_backward(potential, share._replace(batch=part), config, decay, whole) for part in cut(share.batch, pieces)]
+    if len(parts) == 1:
+        return parts[0]
+    predictions = [part.prediction for part in parts if part.prediction is not None]
+    terms: dict[str, Term] = {}
+    for part in parts:
+        for name, term in part.terms.items():
+            known = terms.get(name)
+            terms[name] = term if known is None else Term(known.total + term.total, known.frames + term.frames)
+    loss = torch.stack([part.loss for part in parts]).sum()
+    return _Seen(loss, Prediction(*(torch.cat(values) for values in zip(*predictions, strict=True))), terms)
 
 
 def _backward(potential: Potential, share: Share, config: LossConfig, decay: float, whole: tuple[Tensor, int]) -> _Seen:

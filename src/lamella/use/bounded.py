@@ -8,9 +8,9 @@ from typing import Final
 import torch
 
 from lamella.errors import ResourceError
-from lamella.geometry.parts import MOST_PARTS, take_frames
+from lamella.geometry.parts import take_frames
 from lamella.models.dpa3 import DPA3
-from lamella.models.memory import Sizes, available_memory, footprint, is_out_of_memory, sizes_of
+from lamella.models.memory import Sizes, available_memory, footprint, is_out_of_memory, shrink_parts, sizes_of
 from lamella.models.potential import Potential
 from lamella.types import Graph, Prediction
 
@@ -63,9 +63,8 @@ class Bounded:
 
     def _rows(self, graph: Graph) -> int | None:
         """Edges and angles of a part, None for all at once."""
-        if self._most_rows is None and graph.n_edges + graph.n_angles <= _SMALL:
-            return None
-        rows = footprint(self.potential).part_rows(sizes_of(graph), self.budget)
+        small = graph.n_edges + graph.n_angles <= _SMALL
+        rows = None if small else footprint(self.potential).part_rows(sizes_of(graph), self.budget)
         known = [bound for bound in (rows, self._most_rows) if bound is not None]
         return min(known) if known else None
 
@@ -84,25 +83,15 @@ class Bounded:
             middle = graph.n_frames // 2
             halves = [self._run(take_frames(graph, *ends), task) for ends in ((0, middle), (middle, graph.n_frames))]
             return Prediction(*(torch.cat(values) for values in zip(*halves, strict=True)))
-        if not self._shrink(graph):
+        rows = shrink_parts(self.potential, graph)
+        if rows is None:
             raise ResourceError(
                 f"not enough memory for a structure of {graph.n_atoms} atoms ({said}); take a smaller one, float32, or a "
                 "machine with more."
             )
-        return self._run(graph, task)
-
-    def _shrink(self, graph: Graph) -> bool:
-        """Take smaller parts from now on; whether there are any."""
-        backbone = self.potential.backbone
-        total = graph.n_edges + graph.n_angles
-        if not isinstance(backbone, DPA3):
-            return False
-        rows = total // 4 if backbone.part_rows is None else min(backbone.part_rows, total) // 2
-        if rows * MOST_PARTS < total or rows == 0:
-            return False
+        self._most_rows = rows
         self._warn("the model goes on in smaller parts, somewhat slower")
-        backbone.part_rows = self._most_rows = rows
-        return True
+        return self._run(graph, task)
 
     def _warn(self, what: str) -> None:
         if not self._warned:

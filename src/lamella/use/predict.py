@@ -13,15 +13,17 @@ from ase import Atoms
 from torch import Tensor, nn
 
 from lamella.data.convert import structure_from_atoms
+from lamella.data.source import Frames
 from lamella.errors import InputError
 from lamella.formats.load import as_device, as_dtype, load
 from lamella.geometry.graph import build_graph, collate
+from lamella.models.memory import Sizes, sizes_of
 from lamella.models.potential import Potential
 from lamella.types import Frame, Graph, Prediction
 from lamella.use.bounded import Bounded
 from lamella.use.inputs import warn_of_ignored_inputs
 
-__all__ = ["describe", "describe_frames", "predict", "predict_frames", "runnable"]
+__all__ = ["batch_plan", "describe", "describe_frames", "predict", "predict_frames", "runnable"]
 
 MAX_EDGES: Final = 60_000
 """A batch is closed before its edges exceed this; a frame with more goes alone."""
@@ -109,6 +111,18 @@ def predict_frames(
         forces = _split(prediction.forces.double(), batch)
         for index, frame in enumerate(batch):
             yield frame, Prediction(float(energy[index]), atom_energy[index], forces[index], virial[index])
+
+
+def batch_plan(potential: Potential, frames: Sequence[Frame] | Frames) -> str:
+    """What memory the largest batch of predictions will take, for people, if all frames are like the first.
+
+    Raises:
+        StructureError: the first frame has no energy.
+    """
+    first = build_graph(frames[0], potential.graph_spec)
+    fill = min([MAX_EDGES / max(first.n_edges, 1), MAX_ANGLES / max(first.n_angles, 1), float(len(frames))])
+    sizes = Sizes(*(int(max(fill, 1.0) * count) for count in sizes_of(first)))
+    return Bounded(runnable(potential)).plan(sizes)
 
 
 def runnable(model: Model, dtype: str | torch.dtype | None = None, device: str | torch.device | None = None) -> Potential:

@@ -17,7 +17,7 @@ def test_shifts_of_every_element_are_found_where_compositions_vary():
     found = refit(counts, counts @ shift, ELEMENTS)
     assert found.shift == pytest.approx(shift, rel=1e-9)
     assert (found.rank, found.occurring, found.open, found.loose) == (4, 4, (), ())
-    assert "rank 4 of 4 elements" in found.sentence
+    assert "rank all 4," in found.sentence
 
 
 def test_errors_per_atom_are_what_is_minimised():
@@ -34,7 +34,8 @@ def test_one_composition_is_met_with_the_smallest_change():
     assert (found.rank, found.occurring) == (1, 2)
     assert found.open == ("H and O always occur in the ratio 2:1, so only the sum over one such unit is known",)
     assert "under-determined" in found.sentence
-    assert "as near to the model's as it can" in found.sentence
+    assert "rank 1 of 2, condition 1" in found.sentence
+    assert "other compositions keep the differences that the model has" in found.sentence
 
 
 def test_an_element_that_does_not_occur_keeps_its_energy():

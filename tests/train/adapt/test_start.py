@@ -67,19 +67,21 @@ def test_the_baseline_takes_up_the_other_zero_of_energy(make_start: MakeStart, p
 def test_the_plan_says_what_loads_what_is_new_and_what_is_trained(make_start: MakeStart) -> None:
     text = plan(begun(make_start()))
     for words in (
-        "loads     ",
+        "loads     65 of 65 tensors from the model, ",
         "new       no tensor is re-initialised",
-        "head      mine: that of high, the best of 2",
-        "kept      low, high: their heads are saved too, but not trained",
+        "head      mine: its head begins as a copy of that of high, the best of 2 on your frames",
+        "kept      low, high: heads stay as they are, but the backbone changes",
         "frozen    ",
         "the head of low",
         "trained   ",
         "the backbone's layers",
-        "baseline  mine: least squares over 18 frames, rank 4 of 4 elements, condition ",
-        "zero-shot, high ",
-        "before step 0 ",
-        "no network ",
-        "6 validation, zero-shot",
+        "baseline  mine: energies per element by least squares over 18 frames, rank all 4, condition ",
+        "18 training frames\n",
+        "zero-shot: task high as loaded ",
+        "step 0: what training begins with ",
+        "no network: energies per element alone ",
+        "6 validation frames\n",
+        "step 0 is as good as zero-shot",
     ):
         assert words in text
 
@@ -87,13 +89,13 @@ def test_the_plan_says_what_loads_what_is_new_and_what_is_trained(make_start: Ma
 def test_a_random_head_is_refused_before_step_0_with_the_plan_and_both_errors(make_start: MakeStart) -> None:
     recipe = make_start(head="random")
     with pytest.raises(
-        JumpError, match=r"jumped above zero-shot \(task mine: .*forces .* against .*the head is random.*--allow-jump"
+        JumpError, match=r"larger errors .*task mine: .*forces .* instead of .*\(its head is random\).*--allow-jump"
     ) as caught:
         begun(recipe)
     text = "\n".join(caught.value.plan)
-    assert re.search(r"new       \d+ tensors: heads\.2\.", text)
-    assert "head      mine: random, as asked; compared below with that of high" in text
-    assert "before step 0" in text
+    assert re.search(r"new       \d+ tensors, [\d,]+ numbers, are drawn at random: the head of mine\n", text)
+    assert "head      mine: a random head, as asked; high would be the best" in text
+    assert "JUMP: forces at step 0 above zero-shot" in text or "JUMP: energy and forces at step 0" in text
 
 
 def test_a_jump_that_is_accepted_starts(make_start: MakeStart) -> None:
@@ -108,7 +110,7 @@ def test_a_baseline_that_does_not_suit_the_network_is_refused(make_start: MakeSt
     tasks = {"mine": {"train": str(place / "high.xyz"), "baseline": given}}
     message = refused(make_start(sections={"tasks": tasks}))
     assert "energy" in message
-    assert "what predicts is not what was loaded" in message
+    assert "its baseline is given as numbers, which does not suit the network: say least_squares" in message
 
 
 @pytest.mark.parametrize("head", ["low", "high"])
@@ -134,7 +136,7 @@ def test_constant_composition_is_met_and_said(make_start: MakeStart, place: Path
     assert float(2 * shift[h] + shift[o]) == pytest.approx(2 * 3.0 - 2000.0, abs=1e-6)
     assert float(shift[h]) == pytest.approx(2 * float(shift[o]), abs=1e-6)  # the least change: in proportion to the counts
     assert float(shift[potential.elements.index("N")]) == 0.0
-    assert "under-determined (H and O always occur in the ratio 2:1" in plan(potential)
+    assert "under-determined: H and O always occur in the ratio 2:1" in plan(potential)
     assert record(potential)["errors"]["mine"]["before"]["energy"] < 1e-9
 
 
@@ -199,7 +201,7 @@ def test_only_leaves_the_other_tasks_out(make_start: MakeStart, place: Path) -> 
 def test_a_task_of_the_model_goes_on_with_its_head(make_start: MakeStart) -> None:
     potential = begun(make_start("low", task="low"))
     assert potential.tasks == ("low", "high")
-    assert "head      low: goes on with its own" in plan(potential)
+    assert "head      low: a task of the model, goes on with its own" in plan(potential)
 
 
 def test_keep_is_for_tasks_of_the_model(make_start: MakeStart, place: Path) -> None:

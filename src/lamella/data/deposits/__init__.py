@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from lamella.data.deposits import alloys, molecules
+from lamella.data.deposits import alloys, matpes, molecules
 from lamella.data.keys import ReadReport
 from lamella.errors import DataError
 from lamella.types import Frame
@@ -17,6 +17,7 @@ READERS: Final[dict[str, Callable[[Path, ReadReport], Iterator[Frame | DataError
     "mlearn/json": alloys.iter_mlearn,
     "mlearn/json-zx": alloys.iter_mlearn_zx,
     "fitsnap/json": alloys.iter_fitsnap,
+    "matpes/json": matpes.iter_matpes,
     "comp6/hdf5": molecules.iter_comp6,
     "ani1x/hdf5": molecules.iter_ani1x,
     "transition1x/hdf5": molecules.iter_transition1x,

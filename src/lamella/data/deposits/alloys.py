@@ -24,7 +24,7 @@ from lamella.errors import DataError
 from lamella.types import Frame
 from lamella.units import GPA
 
-__all__ = ["iter_fitsnap", "iter_mlearn", "iter_mlearn_zx"]
+__all__ = ["iter_fitsnap", "iter_mlearn", "iter_mlearn_zx", "pymatgen_structure"]
 
 _BAR = 1e-4 * GPA
 _VASP: Final = ((0, 0), (1, 1), (2, 2), (0, 1), (1, 2), (2, 0))
@@ -84,15 +84,24 @@ def _structures(path: Path, order: tuple[tuple[int, int], ...], report: ReadRepo
             yield unreadable(f"{path}#{index}", "mlearn's JSON", error)
 
 
-def _mlearn(item: Any, order: tuple[tuple[int, int], ...], source: str, report: ReadReport) -> Frame:
-    structure, outputs = item["structure"], item["outputs"]
+def pymatgen_structure(structure: Any, source: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Atomic numbers (N,), positions (N, 3) and cell (3, 3) of a pymatgen ``Structure`` as its ``as_dict`` writes it.
+
+    Raises:
+        DataError: a site that several elements share.
+    """
     sites = structure["sites"]
     mixed = [site for site in sites if len(site["species"]) != 1 or site["species"][0]["occu"] != 1]
     if mixed:
         raise DataError(f"{source}: a site is shared by several elements; remove the structure.")
     numbers = np.array([atomic_numbers[site["species"][0]["element"]] for site in sites])
     positions = np.array([site["xyz"] for site in sites], dtype=np.float64)
-    cell = np.array(structure["lattice"]["matrix"], dtype=np.float64)
+    return numbers, positions, np.array(structure["lattice"]["matrix"], dtype=np.float64)
+
+
+def _mlearn(item: Any, order: tuple[tuple[int, int], ...], source: str, report: ReadReport) -> Frame:
+    outputs = item["outputs"]
+    numbers, positions, cell = pymatgen_structure(item["structure"], source)
     labels = {"energy": np.array(outputs["energy"], dtype=np.float64)}
     report.used["energy", "energy"] += 1
     if "forces" in outputs:

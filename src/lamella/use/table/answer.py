@@ -27,7 +27,9 @@ _OURS: Final = LabelKeys(energy="lamella_energy", forces="lamella_forces", viria
 """Keys of :func:`lamella.use.evaluate.predictions_file`."""
 
 _SAME_PLACE: Final = 1e-3
-"""Positions of a frame and of its prediction may differ by this much, Å: files print few digits."""
+"""Positions and cells of a frame and of its prediction may differ by this much, Å: files print few digits."""
+
+_ALL: Final = "a file of predictions holds every frame of the set, in the set's order"
 
 
 class UnansweredError(Exception):
@@ -105,7 +107,9 @@ class Learned:
             if candidate is not None and candidate in tasks:
                 return candidate
         if len(tasks) > 1:
-            raise UnansweredError(f"none of its tasks ({', '.join(tasks)}) is named for this set")
+            raise UnansweredError(
+                f"none of its tasks ({', '.join(tasks)}) is named for this set (MODEL@TASK, or task in a suite)"
+            )
         return tasks[0]
 
     def answers(self, question: Question, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Answer]]:
@@ -167,15 +171,15 @@ class FromFile:
         for frame in frames:
             found = next(predicted, None)
             if found is None:
-                raise UnansweredError(f"{path} ends before {frame.source}")
+                raise UnansweredError(f"{path} ends before {frame.source}: {_ALL}")
             if not _same(frame, found):
-                raise UnansweredError(f"{found.source} is not the structure {frame.source}")
+                raise UnansweredError(f"{found.source} is not the structure {frame.source}: {_ALL}")
             alike = alike and _equal(frame, found)
             yield frame, _answer(found.labels)
         if alike:
             raise UnansweredError(f"the predictions of {path} are the labels, to the last digit: name their keys")
         if (extra := next(predicted, None)) is not None:
-            raise UnansweredError(f"{path} goes on after the set's last frame, with {extra.source}")
+            raise UnansweredError(f"{path} goes on after the set's last frame, with {extra.source}: {_ALL}")
 
     def _path(self, question: Question) -> str:
         return self.origin.replace("{set}", question.name)
@@ -218,4 +222,6 @@ def _equal(frame: Frame, other: Frame) -> bool:
 def _same(frame: Frame, other: Frame) -> bool:
     if not np.array_equal(frame.numbers, other.numbers):
         return False
+    if other.cell.any() and not np.allclose(frame.cell, other.cell, rtol=0.0, atol=_SAME_PLACE):
+        return False  # one atom in cells of many sizes; a file that leaves cells out is taken at its word
     return bool(np.allclose(frame.positions, other.positions, rtol=0.0, atol=_SAME_PLACE))

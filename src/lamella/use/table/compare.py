@@ -88,7 +88,7 @@ class Labels:
     @property
     def few(self) -> bool:
         """Whether the set has so few frames that energies per element fitted to it flatter every model."""
-        return self.rank > 1 and self.fitted < _PLENTY * self.rank
+        return self.fitted < _PLENTY * self.rank
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def compare(labels: Labels, answers: Iterable[tuple[Frame, Answer]], refit: bool
         given: energies per element known beforehand; then none are fitted.
 
     Raises:
-        UnansweredError: an answer that is not finite, or none at all.
+        UnansweredError: an answer that is not finite, of another shape, for some frames only, or none at all.
     """
     tallies = {name: Tally() for name in LABELS}
     shift = {} if given is None else {atomic_numbers[symbol]: value for symbol, value in given.energies.items()}
@@ -171,6 +171,9 @@ def compare(labels: Labels, answers: Iterable[tuple[Frame, Answer]], refit: bool
         fit = fit_baseline(_again(first, left), labels.elements)
     for _ in left:
         pass
+    for name, tally in tallies.items():
+        if tally.count not in (0, labels.counts.get(name, 0)):
+            raise UnansweredError(f"it gives {name} for some frames only: {tally.count} of {labels.counts[name]} values")
     scores = {name: Score(e.rmse, e.mae, e.count) for name, e in ((n, t.errors()) for n, t in tallies.items() if t.count)}
     if not scores:
         raise UnansweredError("it says nothing of what the set is labelled with")
@@ -239,6 +242,8 @@ def _check(frame: Frame, answer: Answer) -> None:
         value = getattr(answer, name)
         if value is not None and not np.isfinite(value).all():
             raise UnansweredError(f"{frame.source}: it says NaN or infinity")
+        if value is not None and np.shape(value) != (shape := {"forces": (len(frame), 3), "virial": (3, 3)}.get(name, ())):
+            raise UnansweredError(f"{frame.source}: its {name} have the shape {np.shape(value)}, not {shape}")
 
 
 def _add(tallies: Mapping[str, Tally], frame: Frame, answer: Answer, shift: Mapping[int, float] | None = None) -> None:
