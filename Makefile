@@ -8,7 +8,7 @@ ENV := .venv/.installed
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F '|' '{ printf "%-16s %s\n", $$1, $$2 }'
 
-demo: $(ENV) ## train a small potential on the embedded data, use it, and write run/report.html
+demo: $(ENV) ## the life of a large atomistic model in miniature; writes run/report.html
 	.venv/bin/lamella demo
 
 test: $(ENV) ## style, types and tests

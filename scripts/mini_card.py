@@ -28,7 +28,7 @@ NAME = "lamella-mini"
 PAGE = Path(__file__).resolve().parents[1] / "docs" / f"{NAME}.md"
 LARGEST = 10_000_000  # bytes of the package's copy
 DEFAULT_TASK = "mad"
-WHY_DEFAULT = "its data alone hold molecules, molecular crystals, clusters, surfaces and crystals at one level of theory"
+WHY_DEFAULT = "its data hold crystals, rattled crystals and molecular crystals of 85 elements at one level of theory"
 NOT_FOR = (
     "numbers that go into a paper, or a decision that costs money: fine-tune it, or take a large model, and test",
     "energies of one task beside energies of another: each has its own zero, and its own functional",

@@ -27,6 +27,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(place / "mine.xyz", labelled_by(potential, "high", ["H2O", "CH4", "NH3"] * 4, 0.01), format="extxyz")
     write(place / "low.xyz", labelled_by(potential, "low", ["H2O", "CH4", "HCN"] * 4, 0.01), format="extxyz")
     tasks = {"low": {"train": [str(place / "low.xyz")]}, "high": {"train": [str(place / "gone.xyz")]}}
+    write(place / "one.xyz", labelled_by(potential, "high", ["H2O"]), format="extxyz")
+    write(place / "water.xyz", labelled_by(potential, "high", ["H2O"] * 6), format="extxyz")
     potential.metadata["recipe"] = {"tasks": tasks}
     (place / "model").mkdir()
     save_model(potential, place / "model")
@@ -80,6 +82,8 @@ def test_the_plan_alone_writes_nothing(command, tmp_path: Path):
         "baseline  mine: energies per element by least squares",
         "knows     its own tasks, now",
         "          low, 12 frames ",
+        "next      2,000 steps of adam, lr 0.001",
+        "warm-up 100: the same command without --plan",
     ):
         assert word in result.stdout
     assert not list(tmp_path.iterdir())
@@ -137,6 +141,22 @@ def test_a_refusal_prints_the_plan_first(command, tmp_path: Path):
 )
 def test_wrong_choices_are_refused_by_name(command, arguments: tuple[str, ...], message: str):
     assert message in refused(command("finetune", "model", "mine.xyz", *arguments))
+
+
+def test_one_frame_is_refused_and_nothing_is_written(command, tmp_path: Path):
+    for arguments in (["one.xyz"], ["one.xyz", "--valid", "mine.xyz"]):
+        message = refused(command("finetune", "model", *arguments, *SHORT))
+        assert message.startswith("tasks.one: ")
+        assert "give at least two" in message
+        assert not list(tmp_path.iterdir())
+
+
+def test_one_composition_throughout_is_said_before_training(command):
+    result = command("finetune", "model", "water.xyz", "--plan")
+    assert result.exit_code == 0, result.output
+    line = next(line for line in result.stdout.splitlines() if line.startswith("baseline  water: "))
+    for words in ("under-determined: H and O always occur in the ratio 2:1", "Your energies are met", "add frames of other"):
+        assert words in line
 
 
 def test_a_model_that_is_not_there_is_refused(command):

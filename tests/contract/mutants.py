@@ -23,8 +23,8 @@ class OnAtoms(Potential):
     def extra(self, graph, vec):
         raise NotImplementedError
 
-    def _network_energy(self, graph, vec_E3, task):
-        return super()._network_energy(graph, vec_E3, task) + self.extra(graph, vec_E3)
+    def network_energy(self, graph, vec_E3, task):
+        return super().network_energy(graph, vec_E3, task) + self.extra(graph, vec_E3)
 
 
 class OnFrames(Potential):
@@ -285,9 +285,9 @@ class AnyElement(OnFrames):
 
 
 class HalfPrecision(Potential):
-    def _network_energy(self, graph, vec_E3, task):
+    def network_energy(self, graph, vec_E3, task):
         low = vec_E3.half().double() if self.dtype == torch.float32 else vec_E3
-        return super()._network_energy(graph, low, task)
+        return super().network_energy(graph, low, task)
 
 
 class Forgetful(OnPredictions):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 import types
@@ -72,10 +73,9 @@ def test_rows_are_frames_with_their_labels_and_inputs(reader: str, tmp_path: Pat
 
 def test_row_that_cannot_be_read_is_named_and_reading_goes_on(reader: str, tmp_path: Path, monkeypatch: Any) -> None:
     path = written(tmp_path / "val.aselmdb")
-    from ase_db_backends.aselmdb import LMDBDatabase
-
-    intact = LMDBDatabase.get
-    monkeypatch.setattr(LMDBDatabase, "get", lambda base, row: intact(base, row if row > 1 else 99))
+    database = importlib.import_module("ase_db_backends.aselmdb").LMDBDatabase
+    intact = database.get
+    monkeypatch.setattr(database, "get", lambda base, row: intact(base, row if row > 1 else 99))
     first, second = iter_items(path, None, None, ReadReport())
     assert isinstance(first, DataError)
     assert "val.aselmdb#0" in str(first)

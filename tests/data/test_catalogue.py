@@ -413,3 +413,21 @@ def test_archives_of_aselmdb_files_are_parts_wherever_they_lie_in_the_archive(tm
         "rattled-1000/val/data0001.aselmdb",
         "rattled-300/data0000.aselmdb",
     ]
+
+
+def test_archive_that_cannot_be_unpacked_is_fetched_anew_by_the_same_command(host, tmp_path):
+    toy = a_set(a_file(host, "data", remote="p.tar.gz", unpack=True))
+    host.files["p.tar.gz"] = b"something else"
+    with pytest.raises(FetchError, match="no archive, or a damaged one"):
+        fetch(toy, tmp_path)
+    host.files["p.tar.gz"] = packed({"a": b"1"})
+    (item,) = fetch(toy, tmp_path)
+    assert (item.path / "a").read_bytes() == b"1"
+
+
+def test_archive_put_there_by_hand_is_not_removed(host, tmp_path):
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / "data.tar.gz").write_bytes(b"something else")
+    with pytest.raises(FetchError, match="move it away first"):
+        fetch(a_set(a_file(host, "data", remote="p.tar.gz", unpack=True)), tmp_path)
+    assert (tmp_path / "toy" / "data.tar.gz").exists()

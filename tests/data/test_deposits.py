@@ -242,7 +242,7 @@ def test_damage_in_the_middle_is_not_read_to_the_end(tmp_path, monkeypatch):
     monkeypatch.setattr("lamella.data.deposits.matpes._LONGEST", 5000)
     text = json.dumps([matpes_record(SIX)] * 20)
     (tmp_path / "m.json").write_text(text.replace(": [", ": ]", 1))
-    with pytest.raises(DataError, match="m.json: cannot be read as MatPES's JSON"):
+    with pytest.raises(DataError, match=r"m\.json: cannot be read as MatPES's JSON"):
         frames("matpes/json", tmp_path / "m.json")
 
 

@@ -15,7 +15,7 @@ FLOORS: Mapping[str, int] = {
     "datasets": 1, "geometry": 1, "remote": 1,
     "data": 2, "nn": 2,
     "models": 3,
-    "formats": 4,
+    "compiled": 4, "formats": 4,
     "train": 5,
     "use": 6,
     "loop": 7,

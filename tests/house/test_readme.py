@@ -1,4 +1,4 @@
-"""The code in the README runs, as it stands there, in a folder where a run has been trained."""
+"""The code in the README runs, as it stands there, in an empty folder."""
 
 from __future__ import annotations
 
@@ -17,40 +17,24 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder with ``run``: the demonstration's recipe, cut to a few steps of a smaller model."""
-    from lamella.train.fit import fit
-    from lamella.train.recipe import load_recipe
-
-    place = tmp_path_factory.mktemp("readme")
-    backbone = ["layers=2", "node_dim=16", "edge_dim=8", "angle_dim=4"]
-    length = ["steps=4", "valid_every=4", "log_every=2", "save_every=4", "tensorboard=false"]
-    overrides = [*(f"model.backbone.{value}" for value in backbone), *(f"training.{value}" for value in length)]
-    fit(load_recipe("demo_water", [*overrides, "model.head.hidden=[16]", "schedule.warmup_steps=0"]), place / "run")
-    return place
-
-
 def test_readme_has_the_blocks():
     assert len(blocks("python")) == 1
     assert len(blocks("pycon")) == 1
-    assert len([line for line in blocks("python")[0].splitlines() if line.strip()]) <= 10
+    assert len([line for line in blocks("python")[0].splitlines() if line.strip()]) <= 4
     assert "make demo" in blocks("sh")[0]
     assert "make test" in blocks("sh")[0]
 
 
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
-def test_readme_program_runs(number, folder, monkeypatch, capsys):
-    monkeypatch.chdir(folder)
+def test_readme_program_runs(number, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     exec(compile(blocks("python")[number], "README.md", "exec"), {"__name__": "readme"})
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) >= 4
-    assert all(re.fullmatch(r"-?\d+\.\d{3} eV  \d+ K", line) for line in lines)
+    assert len(capsys.readouterr().out.splitlines()) >= 3
 
 
 @pytest.mark.parametrize("number", range(len(blocks("pycon"))))
-def test_readme_session_gives_what_it_shows(number, folder, monkeypatch):
-    monkeypatch.chdir(folder)
+def test_readme_session_gives_what_it_shows(number, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     session = doctest.DocTestParser().get_doctest(blocks("pycon")[number], {}, f"README session {number}", "README.md", 0)
     assert session.examples
     runner = doctest.DocTestRunner()

@@ -218,6 +218,16 @@ def test_redirects_are_followed_and_never_out_of_encryption(start, tmp_path):
     assert guard.redirect_request(request, None, 302, "Found", {}, "https://b.example/y").full_url == "https://b.example/y"
 
 
+def test_redirect_without_end_is_told_in_one_plain_line(start, tmp_path):
+    host = start(Host(b""))
+    host.redirect = host.url
+    notes: list[str] = []
+    with pytest.raises(FetchError, match="infinite loop") as caught:
+        fetch(model(host.url), tmp_path, on_note=notes.append)
+    assert str(caught.value).isprintable()
+    assert all(note.isprintable() for note in notes)
+
+
 def test_address_given_by_hand_replaces_the_known_ones(start, tmp_path):
     known, other = start(Host(CONTENT)), start(Host(CONTENT))
     fetch(model(known.url), tmp_path, source=other.url)

@@ -1,4 +1,4 @@
-"""A training step that runs out of memory gives the same gradient in smaller pieces, with one warning, or one clear error."""
+"""A training step that runs out of memory gives the same gradient in smaller pieces with one warning, or a clear error."""
 
 from __future__ import annotations
 

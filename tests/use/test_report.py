@@ -23,7 +23,8 @@ from lamella.train.fit import fit
 from lamella.train.recipe import Recipe
 from lamella.use.report import write_report
 from lamella.use.report.page import number, page, paragraph, table
-from lamella.use.report.run import histories
+from lamella.use.report.run import History, histories
+from lamella.use.report.sections import learning
 
 SECTIONS = ("learning", "accuracy", "elements", "worst", "dynamics", "laws", "manifest")
 NASTY = '<script>alert("x")</script>&'
@@ -243,6 +244,17 @@ def test_report_refuses_what_is_no_run_folder(tmp_path: Path) -> None:
         write_report(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="no run folder"):
         write_report(tmp_path)
+
+
+def test_more_tasks_than_colours_are_drawn_in_several_figures() -> None:
+    """Each has a curve of its own colour and a name; ids of drawings stay apart."""
+    x = np.array([10.0, 20.0])
+    runs = [History(f"task{k}", "train", x, x, {"loss": x, "forces": x, "lr": x}) for k in range(6)]
+    page = str(learning(runs, {}))
+    for k in range(6):
+        assert page.count(f"task{k}, training<") == 2  # loss and forces, against steps
+    ids = re.findall(r'id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
 
 
 def test_histories_keep_tasks_and_splits_apart() -> None:

@@ -135,7 +135,7 @@ def _build() -> typer.Typer:
 app = _build()
 
 
-def _warning(message: Warning | str, *where: object) -> None:
+def _warning(message: Warning | str, *where: object, **more: object) -> None:
     """A warning on one line: who types a command has no use for a line of the source."""
     print("warning:", shown(str(message), most=100_000), file=sys.stderr, flush=True)
 
@@ -144,10 +144,9 @@ def main() -> None:
     """Run the command line of this process.
 
     An error that lamella raises on purpose becomes one line ``error: ...`` and exit status 1; a warning becomes one line
-    ``warning: ...``; Ctrl-C exits with 130. Any
-    other exception is a defect and keeps its traceback.
+    ``warning: ...``; Ctrl-C exits with 130. Any other exception is a defect and keeps its traceback.
     """
-    warnings.showwarning = _warning
+    warnings.showwarning = _warning  # type: ignore[assignment]
     try:
         app()
     except LamellaError as error:

@@ -149,6 +149,12 @@ def _print_plan(recipe: Recipe) -> None:
         raise
     assert isinstance(start, dict)
     print("\n".join(start["plan"]))
+    steps, optimizer, schedule = recipe.training.steps, recipe.optimizer, recipe.schedule
+    slower = "" if optimizer.backbone_lr == 1.0 else f" (backbone × {optimizer.backbone_lr:g})"
+    print(
+        f"next      {steps:,} steps of {optimizer.kind}, lr {optimizer.lr:g}{slower} to {schedule.stop_lr:g}, "
+        f"warm-up {schedule.warmup_steps}: the same command without --plan"
+    )
 
 
 def _entry(head: HeadErrors) -> dict[str, Any]:
@@ -168,6 +174,6 @@ def _print_ranking(model: str, ranking: list[HeadErrors]) -> None:
     print("score     error divided by that without a network (energies per element alone), mean over E, F, V: 0 is perfect")
     print(f"baseline  {best.task}: {best.refit.sentence}")
     if best.score >= 1.0:
-        print("advice    no task does better than energies per element alone: its network knows little of such structures yet")
+        print("advice    no task does better than energies per element alone: the network knows little of such structures")
     else:
         print(f"advice    `lamella finetune {model} DATA` begins with {best.task}; --head NAME takes another")

@@ -33,8 +33,8 @@ def listing(as_json: Annotated[bool, typer.Option("--json", help="Only JSON on s
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("name", "on this machine", "what it is", "page, with its licence"):
         table.add_column(heading, overflow="fold")
-    for name, path in IN_PACKAGE.items():
-        table.add_row(name, "in the package", _about(path), f"lamella show {name}")
+    for name, folder in IN_PACKAGE.items():
+        table.add_row(name, "in the package", _about(folder), f"lamella show {name}")
     for model, path in models:
         there = "-" if path is None else f"{path.stat().st_size / 1e6:.1f} MB"
         table.add_row(model.name, there, model.about or "-", model.page)

@@ -52,7 +52,7 @@ def demo(
         Path, typer.Option(help="Folder to write; where it is taken, the next free one (run-2, run-3, ...).")
     ] = Path("run"),
 ) -> None:
-    """Train a small model of water on data that comes with lamella, test it, run it, and report (about 6 minutes)."""
+    """The life of a large atomistic model in miniature: two tasks, zero-shot, fine-tuning, dynamics, a page (minutes)."""
     from lamella.cli.terminal import progress
     from lamella.train.stop import Interrupted
     from lamella.use.demo import Show, run_demo

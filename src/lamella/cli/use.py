@@ -29,7 +29,9 @@ _MD, _RELAX = MDConfig(), RelaxConfig()
 ModelPath = Annotated[Path, typer.Argument(help="A run or step folder, a deepmd-kit .pt/.pth, or a published model's name.")]
 Structure = Annotated[str, typer.Argument(help="A file ASE reads (last frame; FILE@3 for another), or embedded:water_box.")]
 Task = Annotated[str | None, typer.Option(help="Which task's labels to predict; needed where the model has several.")]
-Dtype = Annotated[str | None, typer.Option(help="float32 or float64; that of the checkpoint where not given.")]
+Dtype = Annotated[
+    str | None, typer.Option(help="float64, float32; of md and relax also tf32, bf16. Default: the checkpoint's.")
+]
 Device = Annotated[str | None, typer.Option(help="For example cpu or cuda:0; the CPU where not given.")]
 Key = Annotated[str | None, typer.Option(help="The data's key of this label; guessed and reported where not given.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace output files that exist.")]
@@ -176,12 +178,12 @@ def _calculator(model: Path, task: str | None, dtype: str | None, device: str | 
     from lamella.formats.load import load
     from lamella.use.calculator import Calculator
 
-    return Calculator(load(model, device, dtype), task)
+    return Calculator(load(model, device), task, dtype)
 
 
 def _where(calculator: Calculator) -> dict[str, str]:
     model = calculator.model
-    return {"task": calculator.task, "dtype": str(model.dtype).removeprefix("torch."), "device": str(model.device)}
+    return {"task": calculator.task, "dtype": calculator.precision, "device": str(model.device)}
 
 
 def _announce(atoms: Atoms, calculator: Calculator, structure: str) -> None:

@@ -1,4 +1,4 @@
-"""``.aselmdb``: ASE's database in an LMDB file, the format of OMat24, sAlex and OMol25; read through the package ase-db-backends."""
+"""``.aselmdb``: ASE's database in an LMDB file, of OMat24, sAlex and OMol25; the package ase-db-backends reads it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _PACKAGE: Final = "ase_db_backends"
 
 
 def iter_atoms(path: Path) -> Iterator[Atoms | DataError]:
-    """Every row as Atoms, or the error that stands in its place; what a row has under ``data`` (charge, spin) goes to ``info``.
+    """Every row as Atoms, or the error that stands in its place.
 
-    The file is opened for reading only, and one row is in memory at a time.
+    What a row has under ``data`` (OMol25's charge and spin, say) goes to ``info``, as fairchem does it. The
+    file is opened for reading only, and one row is in memory at a time.
 
     Raises:
         DataError: the package is not installed, or the file is no such database.

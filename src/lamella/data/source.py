@@ -162,7 +162,7 @@ def split_fraction(frames: Frames, fraction: float, seed: int) -> tuple[Frames, 
     if not 0.0 < fraction < 1.0:
         raise DataError(f"the validation fraction is {fraction}; it must lie between 0 and 1.")
     if n < 2:
-        raise DataError(f"{n} frame cannot be split into training and validation; give more data, or a validation file.")
+        raise DataError(f"{n} frame cannot be split into training and validation; give at least two, or a validation file.")
     held = min(max(round(n * fraction), 1), n - 1)
     order = np.random.default_rng(seed).permutation(n)
     return Selection(frames, np.sort(order[held:])), Selection(frames, np.sort(order[:held]))

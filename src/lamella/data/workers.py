@@ -1,6 +1,6 @@
 """The same task over many items in worker processes, results in order: what neighbour lists and batches are made with.
 
-PyTorch's DataLoader carries it: tensors come back through shared memory, workers leave when the parent dies (also by
+PyTorch's DataLoader carries it: a result comes back through shared memory, workers leave when the parent dies (also by
 SIGKILL) or ends them; Ctrl-C and a SIGTERM that reach them too are the parent's business. On Linux workers are forked, so
 that frames in memory are shared and scripts need no ``__main__`` guard; they use one thread and never touch a GPU. A task
 that raises an error of lamella's is reported as that error, not as a traceback.
@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from lamella.data.parcel import Parcel, packed, unpacked
 from lamella.errors import LamellaError
 
 __all__ = ["run_in_order"]
@@ -48,7 +49,7 @@ def run_in_order(task: Callable[[int], T], items: Sequence[int], workers: int) -
         warnings.filterwarnings("ignore", category=UserWarning, message=".*worker processes.*")
         results = iter(_loader(task, items, min(workers, max(len(items), 1))))
     try:
-        for result in results:
+        for result in map(unpacked, results):
             if isinstance(result, LamellaError):
                 raise result
             yield result
@@ -91,13 +92,13 @@ class _Tasks(Dataset[Any], Generic[T]):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> T | LamellaError:
+    def __getitem__(self, index: int) -> Parcel:
         if index >= len(self.items):
             raise IndexError(index)
         try:
-            return self.task(self.items[index])
+            return packed(self.task(self.items[index]))
         except LamellaError as error:
-            return error
+            return packed(error)
 
 
 def _as_is(value: Any) -> Any:

@@ -73,20 +73,25 @@ def graph_from_edges(
     device, n_atoms = vec.device, len(species)
     species = torch.as_tensor(species).to(device)
     if spec.excluded_pairs:
-        kept = _allowed(species[src], species[dst], spec.excluded_pairs).nonzero()[:, 0]
-        src, dst, vec, by_neighbor = src[kept], dst[kept], vec[kept], None
-    short = ((vec * vec).sum(dim=1) < spec.short_cutoff * spec.short_cutoff).nonzero()[:, 0]
-    centre = src[short]
+        kept = _allowed(species[src], species[dst], spec.excluded_pairs).nonzero().view(-1)
+        src, dst, vec = (part.index_select(0, kept) for part in (src, dst, vec))
+        by_neighbor = None
+    short = src[:0]
+    if spec.short_cutoff:
+        short = (torch.linalg.vecdot(vec, vec) < spec.short_cutoff * spec.short_cutoff).nonzero().view(-1)
+    centre = src.index_select(0, short)
     angle_j, angle_k = _angles(centre, n_atoms) if spec.angles else _no_angles(centre)
     return Graph(
         species=species,
-        frame=_sorted_incidence(torch.zeros(n_atoms, dtype=torch.int64, device=device), 1),
+        frame=Incidence(
+            torch.zeros_like(species), torch.arange(n_atoms, device=device), torch.tensor([0, n_atoms], device=device)
+        ),
         src=_sorted_incidence(src, n_atoms),
         dst=_incidence(dst, n_atoms, by_neighbor),
         vec=vec,
         short=short,
         short_src=_sorted_incidence(centre, n_atoms),
-        short_dst=_incidence(dst[short], n_atoms),
+        short_dst=_incidence(dst.index_select(0, short), n_atoms),
         angle_j=angle_j,
         angle_k=angle_k,
         inputs={name: value.to(device) for name, value in (inputs or {}).items()},
@@ -153,17 +158,17 @@ def _angles(centre: Tensor, n_atoms: int) -> tuple[Incidence, Incidence]:
     as a list it enumerates the angles sorted by k, since the blocks are square.
     """
     count = torch.bincount(centre, minlength=n_atoms)
-    degree = count[centre]
-    first = (count.cumsum(0) - count)[centre]
-    block = ((count**2).cumsum(0) - count**2)[centre]
+    degree = count.index_select(0, centre)
+    first = (count.cumsum(0) - count).index_select(0, centre)
+    ptr = _from_zero(degree.cumsum(0))  # angles of short edge j begin here
     rank = torch.arange(len(centre), device=centre.device) - first
-    n_angles = int(degree.sum())
-    angle_j = torch.repeat_interleave(degree, output_size=n_angles)
-    within = torch.arange(n_angles, device=centre.device) - (degree.cumsum(0) - degree)[angle_j]
-    angle_k = first[angle_j] + within
-    swap = (block + rank)[angle_j].addcmul_(within, degree[angle_j])
-    ptr = torch.cat([degree.new_zeros(1), degree.cumsum(0)])
-    return Incidence(angle_j, torch.arange(n_angles, device=centre.device), ptr), Incidence(angle_k, swap, ptr)
+    block = ptr.index_select(0, first)  # angles of its centre begin here
+    angle_j = torch.repeat_interleave(degree)
+    order = torch.arange(len(angle_j), device=centre.device)
+    within = order - ptr.index_select(0, angle_j)
+    angle_k = first.index_select(0, angle_j).add_(within)
+    swap = (block + rank).index_select(0, angle_j).addcmul_(within, degree.index_select(0, angle_j))
+    return Incidence(angle_j, order, ptr), Incidence(angle_k, swap, ptr)
 
 
 def _no_angles(centre: Tensor) -> tuple[Incidence, Incidence]:
@@ -172,8 +177,11 @@ def _no_angles(centre: Tensor) -> tuple[Incidence, Incidence]:
 
 
 def _ptr(owner: Tensor, size: int) -> Tensor:
-    count = torch.bincount(owner, minlength=size)
-    return torch.cat([count.new_zeros(1), count.cumsum(0)])
+    return _from_zero(torch.bincount(owner, minlength=size).cumsum(0))
+
+
+def _from_zero(ends: Tensor) -> Tensor:
+    return torch.nn.functional.pad(ends, (1, 0))
 
 
 def _sorted_incidence(owner: Tensor, size: int) -> Incidence:

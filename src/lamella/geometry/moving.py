@@ -110,15 +110,16 @@ class MovingGraph:
         points = torch.from_numpy(np.ascontiguousarray(frame.positions, dtype=np.float64)).to(self.device)
         offset = known.offset if np.array_equal(known.box, box) else _offset(known.shift, box)
         vec = points.index_select(0, known.dst).sub_(points.index_select(0, known.src)).add_(offset)
-        distance2 = (vec * vec).sum(dim=1)
+        distance2 = torch.linalg.vecdot(vec, vec)
         near = distance2 <= self.spec.cutoff * self.spec.cutoff
-        kept = near.nonzero()[:, 0]
+        kept = near.nonzero().view(-1)
         if len(kept) and float(distance2.amin()) < CLOSEST**2:
             worst = distance2.argmin()
             raise on_top(frame.source, int(known.src[worst]), int(known.dst[worst]), float(distance2[worst]))
         place = near.cumsum(0).sub_(1)
-        listed = known.by_neighbor[near[known.by_neighbor]]
-        return known.src[kept], known.dst[kept], vec[kept], place[listed]
+        listed = known.by_neighbor.masked_select(near.index_select(0, known.by_neighbor))
+        src, dst, vec = (part.index_select(0, kept) for part in (known.src, known.dst, vec))
+        return src, dst, vec, place.index_select(0, listed)
 
 
 def _offset(shift_P3: Tensor, box: np.ndarray) -> Tensor:

@@ -8,7 +8,6 @@ are exact. What comes and goes besides is a fixed share of it.
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -103,20 +102,28 @@ class Footprint:
 
 
 def footprint(potential: Potential, training: bool = False) -> Footprint:
-    """Measure a model; nothing of it changes. Done once for a model.
+    """Measure a model; nothing of it changes. Done once for all models of one shape.
 
     Args:
         potential: on any device.
         training: with the gradient of a loss of energies and forces, and what Adam keeps.
     """
-    known = _KNOWN.setdefault(potential, {})
-    key = (training, potential.dtype)
-    if key not in known:
-        known[key] = _measured(potential, training)
-    return known[key]
+    learned = sum(p.numel() for p in potential.parameters() if p.requires_grad)
+    shape = (
+        potential.config.model_dump_json(),
+        potential.elements,
+        len(potential.tasks),
+        potential.parameter_count(),
+        learned,
+    )
+    key = (*shape, potential.dtype, training)
+    if key not in _KNOWN:
+        _KNOWN[key] = _measured(potential, training)
+    return _KNOWN[key]
 
 
-_KNOWN: weakref.WeakKeyDictionary[Potential, dict[Any, Footprint]] = weakref.WeakKeyDictionary()
+_KNOWN: dict[Any, Footprint] = {}
+"""By all that it depends on: copies of a model share it."""
 
 
 def _measured(potential: Potential, training: bool) -> Footprint:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from lamella.models.dpa3 import DPA3Config
 from lamella.models.heads import EnergyHead, HeadConfig
 from lamella.types import Frame, Graph, GraphSpec, Prediction
 
-__all__ = ["ModelConfig", "Potential"]
+__all__ = ["ModelConfig", "Potential", "eager"]
 
 
 class ModelConfig(BaseModel):
@@ -50,7 +50,11 @@ class Potential(nn.Module):
         elements: chemical symbols, in the order of the model's species index.
         tasks: names of the tasks (label sources) it was trained for.
         metadata: what else is known of it: data hashes, statistics, recipe, origin.
+        compiled: computes energies and their derivatives in place of :func:`eager`, None for that
+            (:func:`lamella.compiled.compile_model` sets it).
     """
+
+    compiled: Callable[[Potential, Graph, str | None, bool], tuple[Tensor, Tensor]] | None = None
 
     def __init__(
         self,
@@ -170,7 +174,7 @@ class Potential(nn.Module):
 
     def atom_energy(self, graph: Graph, vec_E3: Tensor, task: str | None = None) -> Tensor:
         """Energy of every atom (N,), float64 eV, baseline included."""
-        return self._network_energy(graph, vec_E3, task) + self._baseline(graph, task)
+        return self.network_energy(graph, vec_E3, task) + self._baseline(graph, task)
 
     def _energetic(self, graph: Graph) -> Tensor | None:
         """(N,) 0 for atoms of excluded elements, else 1; None where no element is excluded."""
@@ -189,10 +193,7 @@ class Potential(nn.Module):
         """
         if self._watch_slots:
             self._warn_of_full_slots(graph)
-        vec_E3 = graph.vec.detach().requires_grad_()
-        with torch.enable_grad():
-            learned_N = self._network_energy(graph, vec_E3, task)
-            grad_E3 = edge_gradient(learned_N, vec_E3, create_graph)
+        learned_N, grad_E3 = (self.compiled or eager)(self, graph, task, create_graph)
         atom_energy_N = learned_N + self._baseline(graph, task)
         forces_N3, virial_F33 = forces_and_virial(grad_E3, graph.vec, graph)
         prediction = Prediction(segment_sum(atom_energy_N, graph.frame), atom_energy_N, forces_N3, virial_F33)
@@ -209,7 +210,8 @@ class Potential(nn.Module):
                     stacklevel=_callers_level(),
                 )
 
-    def _network_energy(self, graph: Graph, vec_E3: Tensor, task: str | None) -> Tensor:
+    def network_energy(self, graph: Graph, vec_E3: Tensor, task: str | None = None) -> Tensor:
+        """Energy of every atom (N,) without its baseline, float64 eV: what is learned."""
         index = self.task_index(task)
         head = self.heads[index if len(self.heads) > 1 else 0]
         energy_N = head(self.backbone(graph, vec_E3), graph, self.task_code[index]).double()
@@ -243,6 +245,14 @@ class Potential(nn.Module):
     def parameter_count(self) -> int:
         """Number of learned numbers, frozen ones too."""
         return int(np.sum([p.numel() for p in self.parameters()], dtype=np.int64))
+
+
+def eager(potential: Potential, graph: Graph, task: str | None, create_graph: bool) -> tuple[Tensor, Tensor]:
+    """Learned energy of every atom (N,) and its derivative with respect to edge vectors (E, 3), operation by operation."""
+    vec_E3 = graph.vec.detach().requires_grad_()
+    with torch.enable_grad():
+        learned_N = potential.network_energy(graph, vec_E3, task)
+        return learned_N, edge_gradient(learned_N, vec_E3, create_graph)
 
 
 def _callers_level() -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import once_differentiable
 
 from lamella.errors import RecipeError, nearest
@@ -36,8 +37,10 @@ def _tanh_branch(threshold: float) -> tuple[float, float]:
 
 
 def _reaches(x: Tensor, threshold: float) -> bool:
-    """Whether any x is on the tanh branch; a GPU is not asked, since the answer would have to wait for it."""
-    return x.numel() > 0 and (x.device.type != "cpu" or bool(x.amax() >= threshold))
+    """Whether any x is on the tanh branch; a GPU is not asked, since the answer would be waited for, nor is a trace."""
+    if isinstance(x, FakeTensor) or x.device.type != "cpu":
+        return True
+    return x.numel() > 0 and bool(x.amax() >= threshold)
 
 
 class _SiluT(torch.autograd.Function):

@@ -24,7 +24,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from lamella.geometry.segment import gather, slots_of, spread
+from lamella.geometry.segment import gather, incidence_of, slots_of, spread
 from lamella.nn.activation import activation
 from lamella.nn.dense import Dense, EmbeddingNet
 from lamella.nn.environment import Environment, EnvironmentRows
@@ -143,9 +143,7 @@ class NeighborEmbedding(nn.Module):
         if not self.spec.one_sided:
             index_E = graph.species.index_select(0, graph.src.index) * n_species + index_E
         n_pairs = n_species if self.spec.one_sided else n_species * n_species
-        ptr = torch.zeros(n_pairs + 1, dtype=torch.int64, device=index_E.device)
-        ptr[1:] = torch.bincount(index_E, minlength=n_pairs).cumsum(0)
-        return Incidence(index_E, torch.argsort(index_E, stable=True), ptr)
+        return incidence_of(index_E, n_pairs)
 
 
 def moments(

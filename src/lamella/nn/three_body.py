@@ -14,11 +14,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from lamella.geometry.segment import Slots, gather, spread
+from lamella.geometry.segment import Slots, gather, incidence_of, spread
 from lamella.nn.activation import activation
 from lamella.nn.dense import Dense, EmbeddingNet
 from lamella.nn.neighbor_embedding import EmbeddingSpec
-from lamella.types import Incidence
 
 __all__ = ["ThreeBodyEmbedding"]
 
@@ -64,7 +63,7 @@ class ThreeBodyEmbedding(nn.Module):
 
     def _concatenated(self, c_NSS: Tensor, species_Q: Tensor, table_TC: Tensor, slots: Slots) -> Tensor:
         """N([c | T_j | T_k]), its first product taken per pair for c and per neighbour for the elements."""
-        by_species, width = _by(species_Q, table_TC.shape[0]), table_TC.shape[1]
+        by_species, width = incidence_of(species_Q, table_TC.shape[0]), table_TC.shape[1]
         if not self._splits:
             types_NSC = spread(gather(table_TC, by_species), slots)
             shape = (*c_NSS.shape, width)
@@ -87,7 +86,8 @@ class ThreeBodyEmbedding(nn.Module):
         species_NS = species_Q.new_zeros(slots.shape)
         species_NS.view(-1)[slots.place] = species_Q
         pair_NSS = species_NS[:, :, None] * n_species + species_NS[:, None]
-        factor = gather(_on_last(cast(nn.Module, self.type_net), pairs_PC), _by(pair_NSS.flatten(), n_species * n_species))
+        by_pair = incidence_of(pair_NSS.flatten(), n_species * n_species)
+        factor = gather(_on_last(cast(nn.Module, self.type_net), pairs_PC), by_pair)
         factor_NSSM = factor.view(*pair_NSS.shape, factor.shape[1])
         if self.spec.smooth:
             w_NS1 = spread(w_Q[:, None], slots)
@@ -100,10 +100,3 @@ def _on_last(net: nn.Module, x: Tensor) -> Tensor:
     """A network of rows, applied along the last axis."""
     rows = net(x.reshape(x.shape[:-1].numel(), x.shape[-1]))
     return rows.view(*x.shape[:-1], rows.shape[-1])
-
-
-def _by(index_M: Tensor, size: int) -> Incidence:
-    """Rows by an owner, in any order."""
-    ptr = torch.zeros(size + 1, dtype=torch.int64, device=index_M.device)
-    ptr[1:] = torch.bincount(index_M, minlength=size).cumsum(0)
-    return Incidence(index_M, torch.argsort(index_M, stable=True), ptr)

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from lamella import __version__
-from lamella.errors import FetchError, InputError
+from lamella.errors import FetchError, InputError, shown
 from lamella.remote.checksum import Digests, digests
 from lamella.remote.part import CutError, Part, locked
 
@@ -114,7 +114,7 @@ def fetch(
             try:
                 found = _bring(remote, address, part)
             except _HostError as failure:
-                failures.append(f"{host}: {failure}")
+                failures.append(f"{host}: {shown(' '.join(str(failure).split()), 300)}")
                 note(failures[-1])
                 continue
             return _finish(part, target, found)

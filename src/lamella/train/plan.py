@@ -52,7 +52,7 @@ def plan_lines(
         graph = make_batch(frames, potential.graph_spec).graph
         lines.append(
             f"          first batch: {graph.n_frames} frames, {graph.n_atoms:,} atoms, {graph.n_edges:,} edges, "
-            f"{graph.n_angles:,} angles; peak memory {Room(potential).plan(graph)}; baseline {_baseline(potential, name)}"
+            f"{graph.n_angles:,} angles; peak memory {Room(potential).plan(graph)}{_baseline(potential, name)}"
         )
     return lines + [f"          not smooth: {reason}" for reason in backbone.rough]
 
@@ -80,6 +80,7 @@ def _inputs(task: TaskData, potential: Potential) -> list[str]:
 
 
 def _baseline(potential: Potential, name: str) -> str:
+    """How the energies per element were found, where the plan has not said it yet."""
     statistics = potential.metadata["statistics"]
     assert isinstance(statistics, dict)
-    return str(statistics[name]["baseline"])
+    return "" if "start" in potential.metadata else f"; baseline {statistics[name]['baseline']}"

@@ -109,10 +109,7 @@ def cut(batch: Batch, pieces: int) -> Iterator[Batch]:
         rows = {"atom": slice(*batch.graph.frame.ptr[[first, end]].tolist()), "frame": slice(first, end)}
         yield Batch(
             take_frames(batch.graph, first, end),
-            {
-                name: value[atoms if FIELDS[name].owner == "atom" else slice(first, end)]
-                for name, value in batch.labels.items()
-            },
+            {name: value[rows[FIELDS[name].owner]] for name, value in batch.labels.items()},
             {name: value[first:end] for name, value in batch.carries.items()},
             batch.sources[first:end],
         )

@@ -12,6 +12,7 @@ from lamella.geometry.parts import take_frames
 from lamella.models.dpa3 import DPA3
 from lamella.models.memory import Sizes, available_memory, footprint, is_out_of_memory, shrink_parts, sizes_of
 from lamella.models.potential import Potential
+from lamella.models.precision import Products, matrix_products
 from lamella.types import Graph, Prediction
 
 __all__ = ["Bounded"]
@@ -34,14 +35,20 @@ class Bounded:
         budget: bytes.
     """
 
-    def __init__(self, potential: Potential, budget: float | None = None) -> None:
+    def __init__(self, potential: Potential, budget: float | None = None, products: Products = "full") -> None:
         """A model and what it may take.
 
         Args:
             potential: ``part_rows`` of its backbone is set before each prediction.
             budget: bytes; four fifths of what is free now where not given.
+            products: how many digits matrix products have.
+
+        Raises:
+            InputError: products that the device does not have.
         """
-        self.potential = potential
+        self.potential, self.products = potential, products
+        with matrix_products(products, potential.device):
+            pass  # refused now rather than at the first prediction
         self.budget = _SHARE * available_memory(potential.device) if budget is None else budget
         self._most_rows: int | None = None
         self._warned = False
@@ -70,7 +77,8 @@ class Bounded:
 
     def _run(self, graph: Graph, task: str | None) -> Prediction:
         try:
-            return self.potential(graph, task)
+            with matrix_products(self.products, self.potential.device):
+                return self.potential(graph, task)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -17,8 +17,9 @@ from lamella.errors import InputError, StructureError
 from lamella.geometry.moving import MovingGraph
 from lamella.models.memory import sizes_of
 from lamella.models.potential import Potential
+from lamella.models.precision import split_precision
 from lamella.use.bounded import Bounded
-from lamella.use.inputs import warn_of_ignored_inputs
+from lamella.use.inputs import warn_of_ignored_inputs, warn_of_unseen_elements
 from lamella.use.predict import Model, runnable
 
 __all__ = ["Calculator"]
@@ -35,6 +36,7 @@ class Calculator(AseCalculator):
     Attributes:
         model: the potential that runs; shares weights with the one given where neither dtype nor device changed.
         task: which labels it predicts.
+        precision: float64, float32, tf32 or bf16.
     """
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012 - as ASE declares it
@@ -53,7 +55,8 @@ class Calculator(AseCalculator):
         Args:
             model: what :func:`lamella.load` returns (not mutated), or a path it reads.
             task: which labels to predict; may be left out where the model has one task.
-            dtype: torch dtype or its name; the model's where not given.
+            dtype: torch dtype or its name, also ``tf32`` and ``bf16``: float32 with such matrix products
+                (docs/precision.md); the model's where not given.
             device: torch device or its name; the model's where not given.
             memory: GB that a prediction may take; four fifths of what is free now where not given.
 
@@ -62,10 +65,12 @@ class Calculator(AseCalculator):
             CheckpointError: a path that holds no model.
         """
         super().__init__()
-        self.model: Potential = runnable(model, dtype, device)
+        weights, products = split_precision(dtype)
+        self.model: Potential = runnable(model, weights, device)
         self.task: str = self.model.tasks[self.model.task_index(task)]
         self._graph = MovingGraph(self.model.graph_spec, self.model.device)
-        self._run = Bounded(self.model, None if memory is None else 1e9 * memory)
+        self._run = Bounded(self.model, None if memory is None else 1e9 * memory, products)
+        self.precision = products if products != "full" else str(self.model.dtype).removeprefix("torch.")
         self._said: set[str] = set()
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
@@ -95,6 +100,7 @@ class Calculator(AseCalculator):
             raise InputError("the calculator has no atoms: set atoms.calc = calculator and ask the atoms.")
         frame = structure_from_atoms(self.atoms, "structure")
         warn_of_ignored_inputs(frame, self._graph.spec, self._said)
+        warn_of_unseen_elements(frame, self.model, self.task, self._said)
         solid = has_volume(frame.cell)
         if "stress" in properties and not solid:
             raise PropertyNotImplementedError("stress needs a cell of three independent vectors; this structure has none.")

@@ -8,7 +8,6 @@ import platform
 import re
 import shutil
 import sys
-import sysconfig
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import torch
 
 import lamella
 from lamella.allocator import keep_freed_memory
+from lamella.compiled.compiler import cpp_compiler, missing_tools, python_headers
 from lamella.errors import LamellaError
 from lamella.models.backbone import BackboneConfig
 from lamella.models.dpa1 import DPA1Config
@@ -170,17 +170,13 @@ def _devices() -> list[Finding]:
 
 
 def _compiler() -> list[Finding]:
-    compiler = next(
-        (name for name in (os.environ.get("CXX", ""), "c++", "g++", "clang++") if name and shutil.which(name)), ""
-    )
-    headers = (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file()
-    value = (
-        f"{compiler or 'no C++ compiler'}, Python headers {'present' if headers else 'absent'}; not used: models run eagerly"
-    )
-    if compiler and headers:
-        return [Finding("compiler", value)]
-    advice = "nothing to do now; torch.compile would need both (Debian, Ubuntu: packages g++ and python3-dev)"
-    return [Finding("compiler", value, "note", advice)]
+    """What compiled models need; they are an offer (``lamella.compiled``), so nothing is wrong where it is missing."""
+    headers = f"Python headers {'present' if python_headers() else 'absent'}"
+    value = f"{cpp_compiler() or 'no C++ compiler'}, {headers}; models run eagerly unless compiled on request"
+    missing = missing_tools()
+    if missing:
+        return [Finding("compiler", value, "note", f"nothing to do unless you want compiled models: {missing}")]
+    return [Finding("compiler", value)]
 
 
 def _allocator() -> list[Finding]:

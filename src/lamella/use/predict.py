@@ -21,7 +21,7 @@ from lamella.models.memory import Sizes, sizes_of
 from lamella.models.potential import Potential
 from lamella.types import Frame, Graph, Prediction
 from lamella.use.bounded import Bounded
-from lamella.use.inputs import warn_of_ignored_inputs
+from lamella.use.inputs import warn_of_ignored_inputs, warn_of_unseen_elements
 
 __all__ = ["batch_plan", "describe", "describe_frames", "predict", "predict_frames", "runnable"]
 
@@ -55,8 +55,12 @@ def predict(model: Model, structures: Sequence[Atoms], task: str | None = None) 
         StructureError: a structure that has no energy; the message says which and why.
     """
     potential = runnable(model)
-    potential.task_index(task)
-    return [prediction for _, prediction in predict_frames(potential, _frames(structures), task)]
+    name = potential.tasks[potential.task_index(task)]
+    predictions, said = [], set[str]()
+    for frame, prediction in predict_frames(potential, _frames(structures), name):
+        warn_of_unseen_elements(frame, potential, name, said)
+        predictions.append(prediction)
+    return predictions
 
 
 def describe(model: Model, structures: Sequence[Atoms], task: str | None = None) -> list[np.ndarray]:

@@ -16,9 +16,9 @@ from lamella.errors import FetchError, InputError
 from lamella.remote import download
 from lamella.remote.cache import cache_folder
 from lamella.remote.checksum import folder_digest
-from lamella.remote.download import Remote
+from lamella.remote.download import Fetched, Remote
 from lamella.remote.part import check_room, locked, unwritable
-from lamella.remote.unpack import unpack
+from lamella.remote.unpack import Unpacked, unpack
 
 __all__ = ["LARGE", "FetchedFile", "datasets_folder", "fetch", "selected"]
 
@@ -162,7 +162,7 @@ def _unpacked(entry: Entry, file: File, place: Path, lock: Lock, order: _Order) 
     got = _download(remote, place, file, order)
     fresh = target.with_name(f".{target.name}.new-{os.getpid()}")
     try:
-        content = unpack(got.path, fresh, file.inside)
+        content = _contents(got, fresh, file.inside)
         digest = folder_digest(fresh)
         if record is not None and record.folder not in (None, digest):
             raise FetchError(f"{entry.name}: {file.path} is not what was fetched before. {_changed(place)}")
@@ -177,6 +177,17 @@ def _unpacked(entry: Entry, file: File, place: Path, lock: Lock, order: _Order) 
     got.path.unlink(missing_ok=True)
     state = _state(file, record)
     return FetchedFile(target, got.size, got.sha256, was_there=False, state=state, files=content.files), lock
+
+
+def _contents(got: Fetched, fresh: Path, inside: str) -> Unpacked:
+    """Unpack an archive; one that came now and cannot be unpacked goes, so that the next fetch brings it anew."""
+    try:
+        return unpack(got.path, fresh, inside)
+    except FetchError as error:
+        if got.was_there:
+            raise FetchError(f"{error} It was there before this command; move it away first.") from None
+        got.path.unlink(missing_ok=True)
+        raise
 
 
 def _swap(fresh: Path, target: Path) -> None:

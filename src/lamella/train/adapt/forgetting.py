@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from lamella.errors import LamellaError
 from lamella.formats.load import load
-from lamella.train.adapt.tables import SHOWN
 from lamella.train.adapt.judge import judge, source_frames
+from lamella.train.adapt.tables import SHOWN
 from lamella.train.log import read_log
 from lamella.train.paths import open_data
 from lamella.train.state import pointed, step_name, write_file

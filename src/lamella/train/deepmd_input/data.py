@@ -88,7 +88,9 @@ def _batch(section: Section) -> dict[str, int]:
     rule, _, number = size.partition(":") if isinstance(size, str) else ("", "", "")
     number = "32" if size == "auto" else number
     if rule not in ("auto", "mixed", "max", "filter") or not number.isdecimal() or not int(number):
-        raise refusal(where, size, "not a batch size of deepmd-kit", "give a number, auto, auto:N, mixed:N, max:N or filter:N")
+        raise refusal(
+            where, size, "not a batch size of deepmd-kit", "give a number, auto, auto:N, mixed:N, max:N or filter:N"
+        )
     if rule == "mixed":  # TensorFlow's word for what our batches are: N frames of any systems
         return {"frames": int(number)}
     if rule == "auto":

@@ -12,13 +12,32 @@ import numpy as np
 from lamella.use.demo.config import FEW, FINETUNED, PRETRAINED, SCRATCH
 from lamella.use.report import figures as drawings
 from lamella.use.report.figures import Curve
-from lamella.use.report.page import Html, figure, figures, join, number, page, paragraph, section, table, text, tile, tiles
+from lamella.use.report.page import (
+    Cell,
+    Html,
+    figure,
+    figures,
+    join,
+    number,
+    page,
+    paragraph,
+    section,
+    table,
+    text,
+    tile,
+    tiles,
+)
 from lamella.use.report.records import Dynamics, Laws
 from lamella.use.report.run import histories, read_run
 from lamella.use.report.sections import dynamics, dynamics_tile, laws, laws_tile
 from lamella.use.save import replacing
 
-__all__ = ["verdict", "write_page"]
+__all__ = ["lines_of", "verdict", "write_page"]
+
+Errors = dict[str, dict[str, dict[str, float]]]
+"""RMSE by quantity, set and model, eV/atom and eV/Å; beside the models "spread", the standard deviation of the labels."""
+
+_QUANTITIES: Final = {"energy": "energy RMSE, meV/atom", "forces": "force RMSE, meV/Å"}
 
 _FILES: Final = ("data", "zero_shot", "testing", "check", "md")
 
@@ -42,10 +61,22 @@ def write_page(folder: Path, path: Path) -> list[str]:
     return said
 
 
-def verdict(testing: dict[str, Any]) -> list[str]:
+def lines_of(errors: Errors) -> list[str]:
+    """The tables in plain text."""
+    lines = []
+    for quantity, rows in errors.items():
+        names = list(next(iter(rows.values())))
+        cells = [["", *names], *([name, *(f"{1e3 * row[column]:.1f}" for column in names)] for name, row in rows.items())]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines.append(_QUANTITIES[quantity])
+        lines += ["  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
+    return lines
+
+
+def verdict(testing: Errors) -> list[str]:
     """What the comparison on water shows, whichever way it went."""
-    ((name, errors),) = testing["forces"].items()
-    spread, tuned, scratch = testing["spread"][name], errors["fine-tuned"], errors["from scratch"]
+    (errors,) = testing["forces"].values()
+    spread, tuned, scratch = errors["spread"], errors["fine-tuned"], errors["from scratch"]
     zero = min(value for model, value in errors.items() if model.startswith("zero-shot"))
     said = [
         f"Force error on water that nothing was trained on: {1e3 * zero:.0f} meV/Å zero-shot, {1e3 * tuned:.0f} fine-tuned, "
@@ -87,8 +118,8 @@ def _renamed(part: Html, before: str, after: str) -> Html:
 
 
 def _header(found: dict[str, Any], md: Dynamics, checked: Laws, said: Sequence[str]) -> Html:
-    ((name, errors),) = found["testing"]["forces"].items()
-    spread = found["testing"]["spread"][name]
+    (errors,) = found["testing"]["forces"].values()
+    spread = errors["spread"]
     shown = [
         tile(
             "Fine-tuned",
@@ -156,7 +187,7 @@ def _data(data: dict[str, Any]) -> Html:
 
 def _force_curves(key: str, runs: dict[str, Path]) -> Html:
     """Validation force errors of some runs, by task where a run has several."""
-    lines = []
+    lines: list[Curve] = []
     for name, run in runs.items():
         for history in histories(read_run(run).log):
             if history.split == "valid" and "forces" in history.values:
@@ -187,15 +218,16 @@ def _pretraining(folder: Path) -> Html:
     )
 
 
-def _tables(found: dict[str, Any]) -> list[Html]:
+def _tables(errors: Errors) -> list[Html]:
     parts = []
-    for grid in found["tables"]:
-        rows = [list(row) for row in grid["rows"]]
-        parts += [Html(f"<h3>{text(grid['title'])}</h3>"), table(grid["heading"], rows)]
+    for quantity, rows in errors.items():
+        names = list(next(iter(rows.values())))
+        shown: list[list[Cell]] = [[name, *(1e3 * row[column] for column in names)] for name, row in rows.items()]
+        parts += [Html(f"<h3>{text(_QUANTITIES[quantity])}</h3>"), table(["set", *names], shown)]
     return parts
 
 
-def _zero_shot(found: dict[str, Any]) -> Html:
+def _zero_shot(errors: Errors) -> Html:
     return section(
         "zero-shot",
         _SECTIONS["zero-shot"],
@@ -207,12 +239,12 @@ def _zero_shot(found: dict[str, Any]) -> Html:
                 "pre-training saw single molecules. Beside the errors: the spread (std) of the labels, which is the error "
                 "of a model that knows nothing."
             ),
-            *_tables(found),
+            *_tables(errors),
         ],
     )
 
 
-def _tuning(folder: Path, found: dict[str, Any], said: Sequence[str]) -> Html:
+def _tuning(folder: Path, errors: Errors, said: Sequence[str]) -> Html:
     return section(
         "tuning",
         _SECTIONS["tuning"],
@@ -231,7 +263,7 @@ def _tuning(folder: Path, found: dict[str, Any], said: Sequence[str]) -> Html:
                 ]
             ),
             paragraph("Afterwards, on test structures that come from simulations of their own:"),
-            *_tables(found),
+            *_tables(errors),
             *[paragraph(line) for line in said],
         ],
     )

@@ -22,7 +22,7 @@ def run_demo(run: Path, show: Show, demo: Demo | None = None) -> Path:
     """Pre-train on two tasks, test without training, fine-tune beside training from scratch, simulate, report.
 
     Args:
-        run: folder to write; where it is taken, the next free one (``run-2``, ...); an unfinished demo in it is gone on with.
+        run: folder to write; where it is taken, the next free one (``run-2``, ...); an unfinished demo in it goes on.
         show: where words and progress go.
         demo: what to do.
 

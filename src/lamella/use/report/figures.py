@@ -68,7 +68,9 @@ class Curve(NamedTuple):
 def curves(key: str, lines: Sequence[Curve], x_label: str, y_label: str, log: bool = False) -> Html:
     """Lines over a common axis; not-finite points are left out."""
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH, 2.9), layout="constrained")
+        named = [line.name for line in lines if line.name]
+        rows = -(-len(named) // 2) if len(named) > 4 else 0  # of a legend that would cover the curves
+        figure = Figure(figsize=(_WIDTH, 2.9 + 0.19 * rows), layout="constrained")
         axes = figure.subplots()
         for line in lines:
             keep = np.isfinite(line.x) & np.isfinite(line.y) & ((line.y > 0) if log else True)
@@ -88,8 +90,9 @@ def curves(key: str, lines: Sequence[Curve], x_label: str, y_label: str, log: bo
             axes.set_yscale("log")
             _readable_decades(axes)
         axes.set(xlabel=x_label, ylabel=y_label)
-        named = [line.name for line in lines if line.name]
-        if 0 < len(named) <= 3 and sum(map(len, named)) < 45:  # a line of it fits above the drawing
+        if rows:
+            axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2, columnspacing=1.2)
+        elif 0 < len(named) <= 3 and sum(map(len, named)) < 45:  # a line of it fits above the drawing
             axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, borderaxespad=0.2, columnspacing=1.2)
         elif named:
             axes.legend(loc="best")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 import numpy as np
 
@@ -50,6 +51,8 @@ _QUANTITIES = {
     "virial": ("virial RMSE, meV/atom", 1000.0, "Virial error per atom: how well the pressure is learnt."),
 }
 
+_TOGETHER = 4
+"""Tasks in one drawing of curves: as many as there are colours."""
 
 _POINTS = 60
 
@@ -73,18 +76,22 @@ def learning(histories: Sequence[History], spreads: Mapping[str, float]) -> Html
     """
     drawn: list[Html] = []
     unit, second = _time_unit(max((float(h.seconds[-1]) for h in histories), default=0.0))
-    for key, (label, scale, caption) in _QUANTITIES.items():
-        lines = _lines(histories, key, scale)
+    tasks = list(dict.fromkeys(history.task for history in histories))
+    groups = [tasks[first : first + _TOGETHER] for first in range(0, len(tasks), _TOGETHER)]
+    axes = [("steps", "step"), ("time", f"wall time, {unit}")][: 2 if len(groups) == 1 else 1]
+    for (key, (label, scale, caption)), group in product(_QUANTITIES.items(), groups):
+        lines = _lines([h for h in histories if h.task in group], key, scale, len(tasks) > 1)
         if not lines:
             continue
-        for axis, x_label in (("steps", "step"), ("time", f"wall time, {unit}")):
+        for axis, x_label in axes:
             chosen = [curve if axis == "steps" else curve._replace(x=time / second) for curve, time in lines]
             if key == "forces" and len(spreads) == 1:
                 ends = np.array([min(c.x.min() for c in chosen), max(c.x.max() for c in chosen)])
                 level = 1000.0 * next(iter(spreads.values()))
                 chosen.append(Curve("spread of labels", ends, np.array([level, level]), 0, ":"))
             said = caption if axis == "steps" else f"The same against wall time ({label.split(',')[0]})."
-            drawn.append(figure(figures.curves(f"{key}-{axis}", chosen, x_label, label, log=True), said))
+            name = f"{key}-{axis}" + (f"-{groups.index(group)}" if group is not groups[0] else "")
+            drawn.append(figure(figures.curves(name, chosen, x_label, label, log=True), said))
     rated = [h for h in histories if h.split == "train" and "lr" in h.values]
     if rated:
         steps, rates = (np.concatenate(parts) for parts in zip(*((h.step, h.values["lr"]) for h in rated), strict=True))
@@ -111,8 +118,8 @@ def _time_unit(seconds: float) -> tuple[str, float]:
     return ("s", 1.0) if seconds < 180 else ("min", 60.0) if seconds < 3 * 3600 else ("h", 3600.0)
 
 
-def _lines(histories: Sequence[History], key: str, scale: float) -> list[tuple[Curve, np.ndarray]]:
-    """A curve against steps for each history that knows ``key``, and the seconds of its points."""
+def _lines(histories: Sequence[History], key: str, scale: float, several: bool) -> list[tuple[Curve, np.ndarray]]:
+    """A curve against steps for each history that knows ``key``, and the seconds of its points; named by task or not."""
     tasks = list(dict.fromkeys(history.task for history in histories))
     lines = []
     for history in histories:
@@ -124,7 +131,7 @@ def _lines(histories: Sequence[History], key: str, scale: float) -> list[tuple[C
         if history.split == "train":
             step, seconds, values = _averaged(step, seconds, values, power=1.0 if key == "loss" else 2.0)
         kind = {"train": "training", "valid": "validation"}[history.split]
-        name = f"{history.task}, {kind}" if len(tasks) > 1 else kind
+        name = f"{history.task}, {kind}" if several else kind
         colour = tasks.index(history.task)
         lines.append((Curve(name, step, values, colour, "--" if history.split == "train" else "-"), seconds))
     return lines

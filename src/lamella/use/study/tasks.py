@@ -152,6 +152,8 @@ def _check(config: TasksConfig, recipe: Recipe) -> None:
     ]:
         if name not in recipe.tasks:
             raise RecipeError(f"{key}: the recipe has no task {name!r}{nearest(name, recipe.tasks)}; correct the name.")
+    if slug(SINGLE) in map(slug, config.variants):
+        raise RecipeError(f"variants.{SINGLE}: the models of single tasks are called so; choose another name.")
     both = set(config.test) & set(config.downstream)
     if both:
         raise RecipeError(f"downstream.{min(both)}: a task has that name; choose another for the set.")

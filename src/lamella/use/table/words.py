@@ -57,8 +57,9 @@ def notes(table: Table) -> list[str]:
             said.append(f"{row.name}: refitted to {row.labels.fitted} other frames ({', '.join(row.config.fit)}).")
         elif row.config.baseline == "refit" and row.labels.few:
             said.append(
-                f"{row.name}: energies per element ({row.labels.rank} determined) are fitted to its {row.labels.fitted} frames: "
-                "too few not to flatter every energy error and the standard deviation; name other frames (fit)."
+                f"{row.name}: energies per element ({row.labels.rank} determined) are fitted to its "
+                f"{row.labels.fitted} frames, too few not to flatter every energy error and the standard deviation; name "
+                "other frames (fit)."
             )
     said.append(
         "std: of the labels; for energies, of what energies per element leave: the error of a model without a network."
