@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from lamella.geometry.graph import build_graph, collate
+from lamella.models.backbone import BackboneConfig
 from lamella.models.dpa3 import DPA3Config
 from lamella.models.heads import HeadConfig
 from lamella.models.potential import ModelConfig, Potential
@@ -20,8 +21,12 @@ SIZES = {
 
 def model_of(**options: object) -> Potential:
     """A random DPA-3 in float64."""
+    return other_model(DPA3Config(**(SIZES | options)))
+
+
+def other_model(backbone: BackboneConfig) -> Potential:
+    """A random model of another architecture in float64."""
     torch.manual_seed(0)
-    backbone = DPA3Config(**(SIZES | options))
     return Potential(ModelConfig(backbone=backbone, head=HeadConfig(hidden=(5,))), ("H", "O")).cast(torch.float64)
 
 

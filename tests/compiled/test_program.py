@@ -9,9 +9,11 @@ import warnings
 import pytest
 import torch
 
-from compiled.samples import graph_of, model_of
+from compiled.samples import graph_of, model_of, other_model
 from lamella.compiled import compile_model, compiler
 from lamella.models.precision import matrix_products
+from lamella.models.se_a import SeAConfig
+from lamella.use.predict import runnable
 
 
 def plain(traced):
@@ -46,6 +48,10 @@ def test_changed_weights_are_used_without_another_compilation(model):
     assert not torch.allclose(before, after)
     model.compiled = None
     torch.testing.assert_close(after, model(graph).energy, rtol=1e-11, atol=1e-13)
+    assert len(programs.compilations) == 1
+    twin = runnable(model)  # other weights that need no gradient, over the same memory
+    model.compiled = programs
+    torch.testing.assert_close(runnable(model)(graph).energy, twin(graph).energy, rtol=1e-11, atol=1e-13)
     assert len(programs.compilations) == 1
 
 
@@ -85,8 +91,8 @@ def test_without_python_headers_the_package_is_named(monkeypatch, tmp_path):
     assert compiler.missing_tools() == ""
 
 
-@pytest.mark.parametrize("name", ["no edges", "one atom"])
-def test_nothing_is_said_where_a_graph_is_too_small(model, name):
+def test_nothing_is_said_where_a_graph_is_too_small(model):
+    name = "no edges"
     before = model(graph_of(model, name))
     compile_model(model, plain)
     with warnings.catch_warnings():
@@ -107,13 +113,23 @@ def test_rounded_products_are_not_lost(model):
     assert torch.equal(before.forces, after.forces)
 
 
-def test_copies_compile_for_themselves(model):
+def test_copies_share_programs_and_other_processes_compile_for_themselves(model):
     programs = compile_model(model, plain)
-    model(graph_of(model, "crystal"))
-    twin = copy.deepcopy(model)
-    assert twin.compiled is not programs and twin.compiled.compilations == []
-    other = pickle.loads(pickle.dumps(programs))
-    assert other.compilations == [] and not other.failure
+    assert copy.deepcopy(model).compiled is programs
+    other = pickle.loads(pickle.dumps(model)).compiled
+    assert other is not programs and not other.failure
+
+
+def test_a_model_that_no_trace_can_follow_says_so_and_runs():
+    """DeepPot-SE sorts edges by the network they go through, and how many go through each is read from values."""
+    model = other_model(SeAConfig(sel={"H": 9, "O": 9}, neurons=(4, 4), axis=2, cutoff=4.0, switch_start=3.0))
+    graph = graph_of(model, "crystal")
+    before = model(graph)
+    compile_model(model, plain)
+    with pytest.warns(UserWarning, match="runs eagerly") as caught:
+        after = model(graph)
+    assert len(caught) == 1
+    assert torch.equal(before.forces, after.forces)
 
 
 @pytest.mark.slow

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from compiled import backends
-from compiled.samples import SAMPLES, graph_of, model_of, trained_on
+from compiled.samples import SAMPLES, graph_of, model_of, other_model, trained_on
 from lamella.compiled import compile_model
+from lamella.models.dpa1 import DPA1Config
+from lamella.models.dpa2 import DPA2Config, RepformerConfig
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +31,26 @@ def test_values_and_parameter_gradients_are_those_of_the_eager_model(models, nam
         # a parameter that the sample leaves untouched has the gradient 0 in a compiled model, perhaps none in the eager one
         torch.testing.assert_close(same_gradients[key], gradient, rtol=1e-9, atol=1e-11)
     assert all(not same_gradients[key].any() for key in same_gradients.keys() - gradients.keys())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dpa1", "dpa2"])
+def test_other_architectures_agree_too(name):
+    backbones = {
+        "dpa1": DPA1Config(sel=8, neurons=(4, 8), axis=2, attention_dim=4, cutoff=4.0, switch_start=3.0),
+        "dpa2": DPA2Config(repformer=RepformerConfig(layers=2, node_dim=8, pair_dim=4)),
+    }
+    model = other_model(backbones[name])
+    graphs = [graph_of(model, sample) for sample in ("crystal", "three frames")]
+    expected = [trained_on(model, graph) for graph in graphs]
+    programs = compile_model(model, backends.interpreted)
+    for graph, (values, gradients) in zip(graphs, expected, strict=True):
+        same_values, same_gradients = trained_on(model, graph)
+        for one, other in zip(values, same_values, strict=True):
+            torch.testing.assert_close(other, one, rtol=1e-10, atol=1e-12)
+        for key, gradient in gradients.items():
+            torch.testing.assert_close(same_gradients[key], gradient, rtol=1e-9, atol=1e-11)
+    assert not programs.failure and len(programs.compilations) == 1
 
 
 def test_all_shapes_shared_one_program(models):

@@ -43,9 +43,10 @@ def water(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
 def test_trains_on_embedded_data(file: Path, water: Path, tmp_path: Path) -> None:
     content = yaml.safe_load(file.read_text())
-    (task,) = content["tasks"]
     kind = content["model"]["backbone"].get("kind", "dpa3")
-    settings = [f"tasks.{task}.train={water}", f"tasks.{task}.valid_fraction=0.25", "batch={frames: 2}", "device=cpu"]
+    settings = [f"tasks.{task}.train={water}" for task in content["tasks"]]
+    settings += [f"tasks.{task}.valid_fraction=0.25" for task in content["tasks"]]
+    settings += ["batch={frames: 2}", "device=cpu"]
     settings += ["training.steps=2", "training.workers=0", "training.tensorboard=false", "model.head.hidden=[4,4]"]
     settings += [f"model.backbone.{setting}" for setting in NARROW[kind]]
     run = fit(load_recipe(file.stem, settings), tmp_path / "run")

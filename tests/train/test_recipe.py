@@ -144,7 +144,7 @@ def test_packaged_recipes_read_and_round_trip_through_the_saved_form(tmp_path: P
 
 
 def test_recipes_that_need_data_say_so() -> None:
-    with pytest.raises(RecipeError, match=r"tasks\.default: train: give at least one path"):
+    with pytest.raises(RecipeError, match=r"tasks\.default\.train: give at least one path"):
         load_recipe("dpa3_l6")
 
 

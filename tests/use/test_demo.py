@@ -104,7 +104,7 @@ def test_the_shipped_recipes_describe_one_architecture() -> None:
 
 @pytest.mark.parametrize(
     ("tuned", "scratch", "zero", "says"),
-    [(0.1, 0.3, 0.5, "3.0 times smaller"), (0.3, 0.1, 0.2, "did not pay"), (0.3, 0.4, 1.2, "no use for this water")],
+    [(0.1, 0.3, 0.5, "3.0 times smaller"), (0.3, 0.1, 0.2, "did not pay"), (0.3, 0.4, 1.2, "of little use for this water")],
 )
 def test_verdict_is_that_of_the_numbers(tuned: float, scratch: float, zero: float, says: str) -> None:
     forces = {

@@ -37,7 +37,7 @@ def test_a_learning_curve_trains_every_size_for_the_same_steps(folder, tmp_path)
     assert all(float(row["force RMSE, meV/Å"]) > 0 for row in rows)
     recipes = [load_recipe(path) for path in sorted((tmp_path / "s" / "recipes").iterdir())]
     assert len(recipes) == 8 and {recipe.training.steps for recipe in recipes} == {STEPS}
-    assert f"Every training makes {STEPS} steps" in page and "plain needs, where tuned has 4 frames:" in page
+    assert f"Every training makes {STEPS} steps" in page and "plain needs for the error of tuned with 4 frames:" in page
     assert "a has too few frames for 1000: left out." in page
     assert len([line for line in said if line.endswith("trained")]) == 8
     subset = [set(map(str, (a.positions for a in read(tmp_path / "s" / "data" / f"{n}-4-s1.extxyz", ":")))) for n in "ab"]

@@ -9,6 +9,8 @@ Inductor generates for a CPU (docs/decisions/0010-compiled-graphs.md).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -17,10 +19,11 @@ from torch import Tensor
 from lamella.geometry.segment import Slots, sum_rows
 from lamella.types import Graph, Incidence
 
-__all__ = ["TracedOperators", "fused_decompositions"]
+__all__ = ["TracedOperators", "fused_decompositions", "operators"]
 
-_LIBRARY = torch.library.Library("lamella", "DEF")
-_ROWS = "(Tensor x, Tensor index, Tensor order, Tensor ptr) -> Tensor"
+_Run = Callable[..., Any]
+_LIBRARIES: list[torch.library.Library] = []
+"""Operators live as long as the library they were registered in."""
 
 
 def _gather(x: Tensor, index: Tensor, order: Tensor, ptr: Tensor) -> Tensor:
@@ -77,30 +80,36 @@ def _collect_derivative(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return torch.ops.lamella.spread(grad, *ctx.saved_tensors, *ctx.rectangle), None
 
 
-for _name, _schema, _run, _shape, _derivative, _keep in (
+_ROWS = "(Tensor x, Tensor index, Tensor order, Tensor ptr) -> Tensor"
+_TO_SLOTS = "(Tensor x, Tensor place, SymInt owners, SymInt longest) -> Tensor"
+_FROM_SLOTS = "(Tensor x, Tensor place) -> Tensor"
+_OPERATORS: tuple[tuple[str, str, _Run, _Run, _Run, _Run], ...] = (
     ("gather", _ROWS, _gather, _gather_shape, _gather_derivative, _keep_incidence),
     ("segment_sum", _ROWS, sum_rows, _segment_sum_shape, _segment_sum_derivative, _keep_incidence),
-    (
-        "spread",
-        "(Tensor x, Tensor place, SymInt owners, SymInt longest) -> Tensor",
-        _spread,
-        _spread_shape,
-        _spread_derivative,
-        _keep_place,
-    ),
-    ("collect", "(Tensor x, Tensor place) -> Tensor", _collect, _collect_shape, _collect_derivative, _keep_place),
-):
-    _LIBRARY.define(_name + _schema)
-    _LIBRARY.impl(_name, _run, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"lamella::{_name}", _shape, lib=_LIBRARY)
-    torch.library.register_autograd(f"lamella::{_name}", _derivative, setup_context=_keep, lib=_LIBRARY)
+    ("spread", _TO_SLOTS, _spread, _spread_shape, _spread_derivative, _keep_place),
+    ("collect", _FROM_SLOTS, _collect, _collect_shape, _collect_derivative, _keep_place),
+)
+"""Name, signature, kernel, shape of the result, derivative, what the derivative needs."""
+
+
+@cache
+def operators() -> Any:
+    """``torch.ops.lamella``, in which the four are registered by the first call."""
+    library = torch.library.Library("lamella", "DEF")
+    for name, schema, run, shape, derivative, keep in _OPERATORS:
+        library.define(name + schema)
+        library.impl(name, run, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"lamella::{name}", shape, lib=library)
+        torch.library.register_autograd(f"lamella::{name}", derivative, setup_context=keep, lib=library)
+    _LIBRARIES.append(library)
+    return torch.ops.lamella
 
 
 def fused_decompositions() -> dict[Any, Any]:
     """What a compiler may take apart once derivatives are taken: a gather is an indexed load, fused with what reads it."""
     return {
-        torch.ops.lamella.gather.default: lambda x, index, order, ptr: x.index_select(0, index),
-        torch.ops.lamella.collect.default: _collect,
+        operators().gather.default: lambda x, index, order, ptr: x.index_select(0, index),
+        operators().collect.default: _collect,
     }
 
 
@@ -114,23 +123,23 @@ class TracedOperators:
     """
 
     def __init__(self, graph: Graph, longest: dict[str, Tensor]) -> None:
-        self.graph, self.longest = graph, longest
+        self.graph, self.longest, self._ops = graph, longest, operators()
 
     def gather(self, x: Tensor, incidence: Incidence) -> Tensor:
         """As :func:`lamella.geometry.segment.gather`."""
-        return torch.ops.lamella.gather(x, *incidence)  # type: ignore[no-any-return]
+        return self._ops.gather(x, *incidence)  # type: ignore[no-any-return]
 
     def segment_sum(self, x: Tensor, incidence: Incidence) -> Tensor:
         """As :func:`lamella.geometry.segment.segment_sum`."""
-        return torch.ops.lamella.segment_sum(x, *incidence)  # type: ignore[no-any-return]
+        return self._ops.segment_sum(x, *incidence)  # type: ignore[no-any-return]
 
     def spread(self, x: Tensor, slots: Slots) -> Tensor:
         """As :func:`lamella.geometry.segment.spread`."""
-        return torch.ops.lamella.spread(x, slots.place, *slots.shape)  # type: ignore[no-any-return]
+        return self._ops.spread(x, slots.place, *slots.shape)  # type: ignore[no-any-return]
 
     def collect(self, x: Tensor, slots: Slots) -> Tensor:
         """As :func:`lamella.geometry.segment.collect`."""
-        return torch.ops.lamella.collect(x, slots.place)  # type: ignore[no-any-return]
+        return self._ops.collect(x, slots.place)  # type: ignore[no-any-return]
 
     def longest_segment(self, incidence: Incidence) -> int:
         """Rows of the owner that has most of them.

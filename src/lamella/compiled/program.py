@@ -16,7 +16,7 @@ from lamella.compiled.compiler import missing_tools
 from lamella.compiled.operators import fused_decompositions
 from lamella.compiled.trace import Trace, flattened, trace
 from lamella.models.dpa3 import DPA3
-from lamella.models.potential import Potential, eager
+from lamella.models.potential import ModelConfig, Potential, eager
 from lamella.types import Graph
 
 __all__ = ["Compilation", "Programs", "compile_model"]
@@ -49,10 +49,11 @@ class Program:
 
     run: Callable[..., Sequence[Tensor]]
     guard: Callable[[Sequence[Tensor]], bool]
+    config: ModelConfig  # kept, since its identity says which models the program is for
 
 
 class Programs:
-    """What was compiled for one potential: a program for each task, dtype, device and set of weights that are learned.
+    """What was compiled for a potential and its copies: by task, dtype, device and which weights are learned.
 
     Attributes:
         compilations: what was compiled, and how long it took.
@@ -74,8 +75,12 @@ class Programs:
         """All that were compiled."""
         return tuple(self._known.values())
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Programs:
+        """Copies of a model share its programs: weights are their inputs."""
+        return self
+
     def __reduce__(self) -> tuple[Any, ...]:
-        """A copy compiles for itself: what is compiled belongs to a process and to one model's weights."""
+        """Another process compiles for itself."""
         return _again, (self._given,)
 
     def __call__(self, potential: Potential, graph: Graph, task: str | None, create_graph: bool) -> tuple[Tensor, Tensor]:
@@ -100,11 +105,13 @@ class Programs:
         self, potential: Potential, task: str | None, create_graph: bool, inputs: Sequence[Tensor]
     ) -> Program | None:
         index = potential.task_index(task)
-        learned = tuple(p.requires_grad and create_graph for p in potential.parameters())
-        key = (index, create_graph and any(learned), learned, potential.dtype, potential.device)
+        weights = tuple((p.shape, p.requires_grad and create_graph) for p in potential.parameters())
+        training = any(learned for _, learned in weights)
+        kind = type(potential), potential.elements, id(potential.config), weights
+        key = (index, training, potential.dtype, potential.device, kind)
         if key not in self._known:
             try:
-                self._known[key] = self._compiled(potential, potential.tasks[index], key[1])
+                self._known[key] = self._compiled(potential, potential.tasks[index], training)
             except Exception as error:  # whatever a compiler stumbles over, the model can run without it
                 self.failure = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
                 self._warn()
@@ -118,7 +125,7 @@ class Programs:
         run = self._backend(traced)
         times = middle - start, time.process_time() - middle
         self.compilations.append(Compilation(task, training, len(traced.module.graph.nodes), *times))
-        return Program(run, traced.guard())
+        return Program(run, traced.guard(), potential.config)
 
     def _warn(self) -> None:
         warnings.warn(f"the model is not compiled but runs eagerly, which is slower: {self.failure}", stacklevel=2)

@@ -98,5 +98,5 @@ class ThreeBodyEmbedding(nn.Module):
 
 def _on_last(net: nn.Module, x: Tensor) -> Tensor:
     """A network of rows, applied along the last axis."""
-    rows = net(x.reshape(x.shape[:-1].numel(), x.shape[-1]))
+    rows = net(x.flatten(0, -2))
     return rows.view(*x.shape[:-1], rows.shape[-1])

@@ -22,7 +22,7 @@ __all__ = ["ALL", "FinetuneConfig", "finetune_recipe", "source_tasks", "task_nam
 ALL: Final = "all"
 
 DEFAULTS: Final[dict[str, Any]] = {
-    "optimizer": {"kind": "adam", "lr": 1e-3, "backbone_lr": 0.3},
+    "optimizer": {"kind": "adam", "lr": 1e-3},
     "schedule": {"kind": "cosine", "stop_lr": 1e-5},
     "batch": {"full_atoms": 128},
     "training": {"steps": 2000, "valid_every": 200, "log_every": 50, "save_every": 500, "keep": 2, "ema": 0.99},

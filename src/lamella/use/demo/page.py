@@ -84,16 +84,17 @@ def verdict(testing: Errors) -> list[str]:
     ]
     if tuned < scratch:
         said.append(
-            f"Pre-training pays: from the same labels in as many steps the error is {scratch / tuned:.1f} times smaller."
+            f"Pre-training pays: from the same labels in as many steps the force error is {scratch / tuned:.1f} times "
+            "smaller."
         )
     else:
         said.append(
             "Pre-training did not pay here: training from scratch is as good or better. With so short a pre-training, on "
             "molecules alone, that can happen; more steps of it (pretrained/config.yaml) are the first thing to try."
         )
-    if zero >= min(tuned, spread):
+    if zero > 0.5 * spread:
         said.append(
-            "Without fine-tuning the pre-trained network is no use for this water: it saw too little that is like it."
+            "Without fine-tuning the pre-trained network is of little use for this water: it never saw two molecules touch."
         )
     return said
 

@@ -114,9 +114,9 @@ def _savings(tuned: str, plain: str, points: Sequence[tuple[int, float, float | 
     parts = []
     for size, _, needed in points:
         if needed is None:
-            parts.append(f"{size} frames: fewer than its smallest set")
+            parts.append(f"with {size} frames: fewer than its smallest set")
         elif math.isinf(needed):
-            parts.append(f"{size} frames: more than its largest set")
+            parts.append(f"with {size} frames: more than its largest set")
         else:
-            parts.append(f"{size} frames: {needed:.0f} ({needed / size:.1f} ×)")
-    return f"for the error of {tuned}, {plain} needs, where {tuned} has {'; '.join(parts)}."
+            parts.append(f"with {size} frames: {needed:.0f} ({needed / size:.1f} ×)")
+    return f"{plain} needs for the error of {tuned} {'; '.join(parts)}."
