@@ -83,7 +83,10 @@ class Potential(nn.Module):
             EnergyHead(config.head, backbone.output_dim, self.elements, backbone.element_heads) for _ in range(heads)
         )
         if 0 < config.head.task_dim < len(self.tasks):
-            raise RecipeError(f"model.head.task_dim is {config.head.task_dim}, fewer than the {len(self.tasks)} tasks.")
+            raise RecipeError(
+                f"model.head.task_dim is {config.head.task_dim}, fewer than the {len(self.tasks)} tasks; raise it to that, or "
+                "more to leave room for tasks to come."
+            )
         self.task_code: Tensor
         self.baseline: Tensor
         self.register_buffer("task_code", torch.eye(len(self.tasks), config.head.task_dim))

@@ -258,7 +258,9 @@ def set_key(content: dict[str, Any], override: str) -> None:
         if not isinstance(node, dict):
             raise RecipeError(f"{override!r}: {'.'.join(parts[: depth + 1])} holds {node!r}, not keys; set it as a whole.")
         if depth == 0 and part == "tasks" and parts[1] not in node and len(parts) > 2:
-            raise RecipeError(f"{override!r}: the recipe has no task {parts[1]!r}{nearest(parts[1], node)}.")
+            known = f"it has {', '.join(map(str, node))}; a new one is added" if node else "it has none; add one"
+            near = nearest(parts[1], map(str, node))
+            raise RecipeError(f"{override!r}: the recipe has no task {parts[1]!r}{near}; {known} in the file.")
     node[parts[-1]] = value
 
 
