@@ -37,6 +37,7 @@ def written(folder: Path, content: object) -> Path:
         ("lr=0.1", "lr", "'optimizer.lr'"),
         ("tasks.water.keys.forcs=REF", "tasks.water.keys.forcs", "'forces'"),
         ("optimizer.learning_rate=0.1", "optimizer.learning_rate", "known here: lr, "),
+        ("model.backbone.repformer.conv=false", "model.backbone.repformer", "known here: "),
     ],
 )
 def test_unknown_key_is_named_in_full_with_the_nearest_known_one(tmp_path: Path, override: str, key: str, hint: str) -> None:

@@ -62,7 +62,7 @@ def refused(
         (["tasks.a.weight=-1"], "tasks.a.weight = -1: input should be greater than or equal to 0"),
         (["tasks.a.weight=.nan"], "tasks.a.weight = nan: input should be a finite number"),
         (["tasks.a.weight=heavy"], "tasks.a.weight = 'heavy'"),
-        (["tasks.aa.weight=1"], "the recipe has no task 'aa' (did you mean 'a'?); it has a, b; a new one is added in the file"),
+        (["tasks.aa.weight=1"], "the recipe has no task 'aa' (did you mean 'a'?); it has a, b; a new one is"),
         (["tasks.aa.batch.frames=2"], "the recipe has no task 'aa'"),
         (["tasks.b.batch={}"], "tasks.b.batch: give at least one of frames, atoms"),
         (["tasks.b.batch={edges: 5}"], "crystals.xyz#0 alone has"),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import molecule
+from ase.io import write
 from typer.testing import CliRunner
 
 from lamella.cli import app
@@ -117,6 +118,10 @@ def test_commands_write_new_models_and_replace_none_unasked(tmp_path: Path) -> N
     assert "with the tasks a, b, new" in said("add", original, "new", "--to", grown, "--like", "b")
     assert "with the task new" in said("drop", grown, "a", "b", "--to", smaller)
     assert "new: own head; energies per element: those of b" in said("list", smaller)
+    few = str(tmp_path / "few.xyz")
+    write(few, [labelled(molecule("H2O"), seed) for seed in range(4)])
+    lines = said("add", original, "fitted", "--to", str(tmp_path / "fitted"), "--like", "b", "--data", few).splitlines()
+    assert lines[-1].startswith("fitted: its head is a copy of b; energies per element by least squares over ")
     assert_same(say(load(Path(smaller)), "new"), say(load(Path(original)), "b"))
     assert "exists" in said("drop", grown, "a", "--to", smaller)
     (tmp_path / "notes").mkdir()

@@ -173,6 +173,13 @@ def test_the_paper_s_ablation_is_the_default(folder, tmp_path):
     assert not any((bare.conv, bare.sym_f, bare.sym_g, bare.local_attention)) and bare.attention
 
 
+def test_the_paper_s_ablation_is_for_dpa2_alone(folder, tmp_path):
+    config = read_config("ablation", None, words(folder, f"recipe={folder / 'small.yaml'}"))
+    with pytest.raises(RecipeError, match=r"parts of DPA-2 are removed, but .*small\.yaml is of kind dpa3; name its parts"):
+        plan_study("ablation", config, tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
 def test_scaling_sweeps_models_data_and_steps(folder, tmp_path):
     overrides = [f"data.train={folder / 'a.xyz'}", f"data.test={folder / 'a_test.xyz'}", f"steps={STEPS}"]
     wide = f"{{recipe: {folder / 'small.yaml'}, set: [model.backbone.node_dim=12]}}"

@@ -12,9 +12,9 @@ from ase.io import write
 
 from lamella.data.convert import frame_from_atoms
 from lamella.data.source import FrameList
-from lamella.errors import InputError
+from lamella.errors import InputError, RecipeError
 from lamella.train.recipe import Recipe
-from lamella.use.study.config import LabelledSet
+from lamella.use.study.config import LabelledSet, Recipes, StudyConfig, recipe_of
 from lamella.use.study.curves import equal_error
 from lamella.use.study.drift import _Run
 from lamella.use.study.powerlaw import fit_power_law, frontier
@@ -179,3 +179,18 @@ def test_a_page_has_a_table_a_quantity_and_deviations_beside_means():
 def test_a_structure_without_neighbours_has_a_composition_too():
     frames = FrameList([frame_from_atoms(Atoms("H", [[0, 0, 0]]), None, "0")])
     assert nested_order(frames, 1).tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("tasks: {a: {train: a.xyz}}\ntraining:\n", "training holds None, not keys"),
+        ("tasks: [a.xyz]\n", r"tasks holds \['a.xyz'\], not keys"),
+        ("tasks: {a: a.xyz}\n", "tasks.a holds 'a.xyz', not keys"),
+        ("tasks: {a: {train: a.xyz}}\ntraining: {log_every: often}\n", "training.log_every = 'often'"),
+    ],
+)
+def test_a_recipe_of_the_wrong_shape_is_refused_by_its_key(tmp_path, text, words):
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=words):
+        recipe_of(Recipes(recipe=str(tmp_path / "recipe.yaml")), {"x": {"train": "a.xyz"}}, StudyConfig(), seed=1)

@@ -188,6 +188,20 @@ def test_a_set_that_a_model_cannot_do_is_listed_and_leaves_the_averages(model, f
     assert "1 of 2 sets" in said
 
 
+def test_a_model_that_answers_nowhere_takes_no_average_from_the_others(model, files):
+    sets = {"water": config(files / "water.extxyz")}
+    alone = evaluate_sets(sets, [Learned("m", "m", model, "a")])
+    beside = evaluate_sets(sets, [Learned("m", "m", model, "a"), Calculated("d", "d", Constant(refuses=8))])
+    assert beside.rows[0].cells["d"].compared is None
+    for table in (alone, beside):
+        assert [row.name for row in shared(table, "energy")] == ["water"]
+    assert (
+        summary(beside)["averages"]["energy"]["WARMSE"]["models"]["m"]
+        == summary(alone)["averages"]["energy"]["WARMSE"]["models"]["m"]
+    )
+    assert shared(evaluate_sets(sets, [Calculated("d", "d", Constant(refuses=8))]), "energy") == []
+
+
 def test_the_task_is_the_set_s_choice_then_the_model_s_then_the_name(model, files):
     path = files / "water.extxyz"
     plain, fixed = Learned("m", "m", model), Learned("f", "f", model, "a")

@@ -143,7 +143,7 @@ def _table(title: str, rows: dict[str, str]) -> Table:
 
 
 def _baselines(potential: Potential) -> Table:
-    """Energy per element and task; elements that no task gives a baseline are counted, not listed."""
+    """Energy per element and task, a dash for none; elements that no task gives a baseline are counted, not listed."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -152,9 +152,10 @@ def _baselines(potential: Potential) -> Table:
     for task in potential.tasks:
         table.add_column(escape(shown(task)), justify="right")
     columns = potential.baseline.t().tolist()
+    digits = 6 if len(potential.tasks) <= 4 else 2  # many columns would be cut off at the edge of a terminal
     for symbol, row in zip(potential.elements, columns, strict=True):
         if any(row):
-            table.add_row(symbol, *(f"{energy:.6f}" for energy in row))
+            table.add_row(symbol, *(f"{energy:.{digits}f}" if energy else "–" for energy in row))
     zero = sum(not any(row) for row in columns)
     if zero:
         table.caption = f"{zero} of {len(columns)} elements have no baseline (0 eV)"

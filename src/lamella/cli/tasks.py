@@ -27,7 +27,7 @@ def listing(model: ModelPath) -> None:
     for task in potential.tasks:
         entry = statistics.get(task) if isinstance(statistics, dict) else None
         said = str(entry["baseline"]) if isinstance(entry, dict) and "baseline" in entry else "not recorded"
-        print(f"{task}: {'shared head' if shared else 'own head'}; energies per element: {said}")
+        print(f"{task}: {'shared head' if shared else 'own head'}; {_energies(said)}")
 
 
 def add(
@@ -59,7 +59,7 @@ def add(
     changed, said = add_task(load(model), name, like, frames, seed)
     _save(changed, to)
     head = "a copy of " + like if like is not None else "random"
-    print(f"{name}: its head is {head}; its energies per element: {said}")
+    print(f"{name}: its head is {head}; {_energies(said)}")
 
 
 def drop(
@@ -74,6 +74,12 @@ def drop(
 
     _check(to, overwrite)
     _save(drop_tasks(load(model), names), to)
+
+
+def _energies(said: str) -> str:
+    """What is said of energies per element, with the subject once: a refit says it itself."""
+    subject = "energies per element"
+    return said if said.startswith(subject) else f"{subject}: {said}"
 
 
 def _check(to: Path, overwrite: bool) -> None:

@@ -84,8 +84,8 @@ class Potential(nn.Module):
         )
         if 0 < config.head.task_dim < len(self.tasks):
             raise RecipeError(
-                f"model.head.task_dim is {config.head.task_dim}, fewer than the {len(self.tasks)} tasks; raise it to that, or "
-                "more to leave room for tasks to come."
+                f"model.head.task_dim is {config.head.task_dim}, fewer than the {len(self.tasks)} tasks; raise it to that, "
+                "or more to leave room for tasks to come."
             )
         self.task_code: Tensor
         self.baseline: Tensor

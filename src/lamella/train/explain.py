@@ -27,7 +27,7 @@ def explain(error: ValidationError, root: type[BaseModel], content: Mapping[str,
     key = ".".join(_place(first["loc"], content))
     if first["type"] == "extra_forbidden":
         name = str(first["loc"][-1])
-        message = f"unknown key {key!r}{_suggestion(name, first['loc'], root)}; rename or remove it."
+        message = f"unknown key {key!r}{_suggestion(name, key, first['loc'], root)}; rename or remove it."
     elif first["type"] == "missing":
         message = f"the key {key!r} is missing; add it."
     elif first["type"] == "union_tag_invalid":
@@ -52,14 +52,15 @@ def known_keys(root: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield from known_keys(inner, f"{prefix}{name}.{star}")
 
 
-def _suggestion(name: str, loc: tuple[int | str, ...], root: type[BaseModel]) -> str:
+def _suggestion(name: str, full: str, loc: tuple[int | str, ...], root: type[BaseModel]) -> str:
     candidates: list[type[BaseModel]] = [root]
     for part in loc[:-1]:
         fields = [owner.model_fields[part] for owner in candidates if part in owner.model_fields]
         inner = [model for field in fields for model in _models(field.annotation)]
         candidates = inner or [model for model in candidates if _kind(model) == part] or candidates
     here = nearest(name, [field for model in candidates for field in model.model_fields])
-    elsewhere = [key for key in known_keys(root) if key.split(".")[-1] == name]
+    # of another kind of backbone, say, the very same key may be known
+    elsewhere = [key for key in known_keys(root) if key.split(".")[-1] == name and key != full]
     if here or elsewhere:
         return here or f" (did you mean {elsewhere[0]!r}?)"
     known = dict.fromkeys(field for model in candidates for field in model.model_fields)

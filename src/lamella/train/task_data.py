@@ -74,9 +74,11 @@ def open_tasks(recipe: Recipe) -> dict[str, TaskData]:
     """Open and survey the data of every task.
 
     Raises:
-        DataError: data that cannot be read, or that carries no label the task's loss asks for.
+        DataError: data that cannot be read, or that carries no label the task's loss asks for; one frame alone to start
+            from a model with.
     """
-    return {name: _open_task(name, task, recipe.seed) for name, task in recipe.tasks.items()}
+    starts = recipe.start is not None
+    return {name: _open_task(name, task, recipe.seed, starts) for name, task in recipe.tasks.items()}
 
 
 def data_record(data: Mapping[str, TaskData]) -> dict[str, Any]:
@@ -137,8 +139,13 @@ def _check_known(name: str, task: TaskData, elements: Sequence[str]) -> None:
         )
 
 
-def _open_task(name: str, task: TaskConfig, seed: int) -> TaskData:
+def _open_task(name: str, task: TaskConfig, seed: int, starts: bool) -> TaskData:
     train = _opened(task.train, task, f"tasks.{name}.train")
+    if starts and len(train) == 1:  # before the split asks for a validation file, which would not help
+        raise DataError(
+            f"tasks.{name}: one training frame is too little to start from a model with: its energy says nothing once the "
+            "energies per element are fitted to it; give at least two frames."
+        )
     valid: Frames | None = None
     if task.valid is not None:
         valid = _opened(task.valid, task, f"tasks.{name}.valid")

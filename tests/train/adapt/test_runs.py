@@ -154,6 +154,9 @@ def test_patterns_that_match_no_matrix_are_refused(make_start: MakeStart) -> Non
         recipe = make_start(lora=lora)
         with pytest.raises(RecipeError, match="matches no matrix"):
             build_potential(recipe, open_tasks(recipe))
+    recipe = make_start(lora={"rank": 2}, freeze="backbone")
+    with pytest.raises(RecipeError, match=r"start\.freeze \(--freeze\) keeps them"):
+        build_potential(recipe, open_tasks(recipe))
 
 
 def test_a_replayed_task_keeps_its_baseline_and_is_trained_along(make_start: MakeStart, place: Path, tmp_path: Path) -> None:

@@ -140,11 +140,17 @@ def test_constant_composition_is_met_and_said(make_start: MakeStart, place: Path
     assert record(potential)["errors"]["mine"]["before"]["energy"] < 1e-9
 
 
+def test_tasks_that_cannot_be_measured_are_named(make_start: MakeStart, place: Path) -> None:
+    assert "knows     not measured: low, high, of which no frames are at hand; --source" in plan(begun(make_start("water")))
+    sources = {"low": [str(place / "low.xyz")], "high": [str(place / "high.xyz")]}
+    assert "not measured" not in plan(begun(make_start("water", sources=sources)))
+
+
 def test_one_frame_is_refused(make_start: MakeStart, place: Path) -> None:
-    with pytest.raises(DataError, match=r"tasks.mine: 1 frame cannot be split"):
-        open_tasks(make_start("one"))
-    tasks = {"mine": {"train": str(place / "one.xyz"), "valid": str(place / "water.xyz")}}
-    assert "one training frame is too little" in refused(make_start(sections={"tasks": tasks}))
+    one = {"train": str(place / "one.xyz")}
+    for more in ({}, {"valid": str(place / "water.xyz")}, {"valid_fraction": 0.0}):
+        with pytest.raises(DataError, match=r"tasks\.mine: one training frame is too little.*give at least two"):
+            open_tasks(make_start(sections={"tasks": {"mine": one | more}}))
 
 
 def test_an_element_the_model_does_not_know_is_refused_with_the_option_that_adds_it(make_start: MakeStart) -> None:

@@ -11,7 +11,7 @@ from ase.data import chemical_symbols
 
 from lamella.data.source import Frames
 from lamella.data.statistics import environment_statistics
-from lamella.errors import DataError, RecipeError, nearest
+from lamella.errors import RecipeError, nearest
 from lamella.formats.load import as_device, load
 from lamella.models.extend import only_tasks, with_elements, with_tasks
 from lamella.models.heads import EnergyHead
@@ -88,7 +88,7 @@ def started_potential(
     Raises:
         JumpError: errors before step 0 are above zero-shot, and ``start.allow_jump`` does not accept that.
         RecipeError: a head, layers or elements that the model does not have, or a model section of the recipe's own.
-        DataError: one frame alone, or none to judge a head by.
+        DataError: no frame to judge a head by.
     """
     config = recipe.start
     assert config is not None
@@ -155,11 +155,6 @@ def _check(recipe: Recipe, source: Potential, data: Mapping[str, TaskData]) -> N
                 f"tasks.{name}: the data hold {', '.join(strange)}, which the model does not know (it knows "
                 f"{' '.join(source.elements)}); add with --add-elements {','.join(strange)} (start.add_elements), or remove "
                 "those frames."
-            )
-        if len(task.train) < 2 and (task.valid is None or task.config.valid is not None):
-            raise DataError(
-                f"tasks.{name}: one training frame is too little to start from a model with: its energy says nothing once "
-                "the energies per element are fitted to it; give at least two frames."
             )
     if config.head not in (BEST, RANDOM, *source.tasks):
         raise RecipeError(

@@ -124,6 +124,11 @@ def _put_low_rank(potential: Potential, config: LowRankConfig, frozen: set[str],
             continue
         parametrized(module, "weight", LowRank(module.weight, config.rank, config.alpha))
         matched += 1
+    if not matched and frozen:
+        raise RecipeError(
+            f"start.lora: none of the matrices that {', '.join(config.matrices)} matches may change: start.freeze "
+            "(--freeze) keeps them as they are, or they are too small for the rank; freeze less, or leave out start.lora."
+        )
     if not matched:
         raise RecipeError(
             f"start.lora.matrices: {', '.join(config.matrices)} matches no matrix that may change and has both sides longer "

@@ -45,6 +45,12 @@ def plan(recipe: Recipe, start: Start, potential: Potential, fate: Fates, parts:
     if start.sources:
         rows = [(f"{name}, {entry['frames']} frames", entry["before"]) for name, entry in start.sources.items()]
         lines += error_table("knows     its own tasks, now; measured again at the end", rows)
+    unknown = [name for name in start.source.tasks if name in potential.tasks and name not in start.sources]
+    if unknown:
+        lines.append(
+            f"{'' if start.sources else 'knows':<10}not measured: {some(unknown, _MANY)}, of which no frames are at hand; "
+            "--source TASK=PATH gives some"
+        )
     return lines
 
 

@@ -75,22 +75,26 @@ def lines_of(errors: Errors) -> list[str]:
 
 def verdict(testing: Errors) -> list[str]:
     """What the comparison on water shows, whichever way it went."""
-    (errors,) = testing["forces"].values()
+    (errors,), (energies,) = testing["forces"].values(), testing["energy"].values()
     spread, tuned, scratch = errors["spread"], errors["fine-tuned"], errors["from scratch"]
     zero = min(value for model, value in errors.items() if model.startswith("zero-shot"))
     said = [
-        f"Force error on water that nothing was trained on: {1e3 * zero:.0f} meV/Å zero-shot, {1e3 * tuned:.0f} fine-tuned, "
-        f"{1e3 * scratch:.0f} from scratch; the forces' own spread is {1e3 * spread:.0f}."
+        f"Force error on water that nothing was trained on: {number(1e3 * zero)} meV/Å zero-shot, {number(1e3 * tuned)} "
+        f"fine-tuned, {number(1e3 * scratch)} from scratch; the spread of the forces is {number(1e3 * spread)}. Energy "
+        f"error: {number(1e3 * energies['fine-tuned'])} meV/atom fine-tuned, {number(1e3 * energies['from scratch'])} from "
+        "scratch."
     ]
     if tuned < scratch:
+        both = "" if energies["fine-tuned"] < energies["from scratch"] else ", but not for energies"
         said.append(
-            f"Pre-training pays: from the same labels in as many steps the force error is {scratch / tuned:.1f} times "
-            "smaller."
+            f"Pre-training paid for forces{both}: from the same labels in as many steps their error is "
+            f"{scratch / tuned:.1f} times smaller. That is one run of each, not a law."
         )
     else:
         said.append(
-            "Pre-training did not pay here: training from scratch is as good or better. With so short a pre-training, on "
-            "molecules alone, that can happen; more steps of it (pretrained/config.yaml) are the first thing to try."
+            "Pre-training did not pay here: training from scratch gave forces as good or better. With so short a "
+            "pre-training, on molecules alone, that can happen; more steps of it (pretrained/config.yaml) are the first "
+            "thing to try."
         )
     if zero > 0.5 * spread:
         said.append(
@@ -106,7 +110,7 @@ def _body(folder: Path, found: dict[str, Any], said: Sequence[str]) -> list[Html
         _data(found["data"]),
         _pretraining(folder),
         _zero_shot(found["zero_shot"]),
-        _tuning(folder, found["testing"], said),
+        _tuning(folder, found["testing"]),
         _renamed(dynamics(md), "Molecular dynamics", _SECTIONS["dynamics"]),
         _renamed(laws(checked), "Laws of physics", _SECTIONS["laws"]),
         _next(folder),
@@ -245,15 +249,15 @@ def _zero_shot(errors: Errors) -> Html:
     )
 
 
-def _tuning(folder: Path, errors: Errors, said: Sequence[str]) -> Html:
+def _tuning(folder: Path, errors: Errors) -> Html:
     return section(
         "tuning",
         _SECTIONS["tuning"],
         [
             paragraph(
-                "Two runs from the same labelled structures of water, with the same number of steps and the same "
-                "architecture. One starts from the pre-trained network and the head that suits water best; the other from "
-                "random numbers, with the higher learning rate that a new network needs."
+                "Two runs from the same labelled structures of water. One starts from the pre-trained network and its head "
+                "for GFN2-xTB, the method of these labels; the other from random numbers. All else is the same: "
+                "architecture, loss, batches, learning rate and its schedule, number of steps."
             ),
             figures(
                 [
@@ -265,7 +269,6 @@ def _tuning(folder: Path, errors: Errors, said: Sequence[str]) -> Html:
             ),
             paragraph("Afterwards, on test structures that come from simulations of their own:"),
             *_tables(errors),
-            *[paragraph(line) for line in said],
         ],
     )
 
@@ -277,7 +280,10 @@ def _next(folder: Path) -> Html:
             "all about the fine-tuned model: parity plots, worst structures, manifest",
             f"lamella report {name}/{FINETUNED} embedded:water_gfn2:test",
         ],
-        ["the same with a model that knows most of the periodic table", f"lamella finetune lamella-mini {name}/{FEW}"],
+        [
+            "the same with a model that knows most of the periodic table (and was trained on this water, too)",
+            f"lamella finetune lamella-mini {name}/{FEW}",
+        ],
         ["which of its tasks suits your labels", "lamella heads lamella-mini mydata.xyz"],
         ["your own data instead of water", f"lamella finetune {name}/{PRETRAINED} mydata.xyz"],
         ["longer dynamics", f"lamella md {name}/{FINETUNED} embedded:water_box --time 10"],

@@ -38,14 +38,12 @@ _WATER: Final = "water_gfn2"
 
 _TUNING: Final = (
     *("training.steps=600", "training.valid_every=50", "training.log_every=20", "training.save_every=200"),
-    *("training.keep=1", "training.ema=0.995", "training.tensorboard=false", "tasks.water.valid_fraction=0.25", "seed=1"),
+    *("training.keep=1", "training.ema=0.995", "training.tensorboard=false", "tasks.water.valid_fraction=0.25"),
     *("tasks.water.loss={energy: [1, 100], forces: [100, 40], virial: [0.1, 2]}", "batch={edges: 2200}"),
-    *("schedule.kind=cosine", "schedule.warmup_steps=60"),
+    *("optimizer.lr=1e-2", "schedule.kind=cosine", "schedule.stop_lr=1e-4", "schedule.warmup_steps=60"),
+    *("seed=1", "device=cpu"),
 )
 """Of fine-tuning and of training from scratch alike: the comparison is of their starts."""
-
-RATES: Final = {FINETUNED: 2e-3, SCRATCH: 1e-2}
-"""Learning rates, the only other difference; each falls to a hundredth of itself."""
 
 
 class Work:
@@ -136,23 +134,22 @@ class Work:
         few = str(self.folder / FEW)
         self.show.line(
             f"\n{mark} Fine-tuning, beside training from scratch: both learn from the same {self.demo.labelled} structures "
-            "of water, in as many steps. One starts from the pre-trained network, with the head that suits water best; the "
-            "other from random numbers. First the pre-trained one: what loads, what is new, and the errors before its first "
-            "step."
+            "of water, in as many steps. One starts from the pre-trained network and its head for GFN2-xTB, the method "
+            "of these labels; the other from random numbers. First the pre-trained one: what loads, what is new, and the "
+            "errors before its first step."
         )
-        start = StartConfig(model=str(self.folder / PRETRAINED), only=True)
+        start = StartConfig(model=str(self.folder / PRETRAINED), head="gfn2", only=True)
         settings = [*_TUNING, *self.demo.tuning]
         if not (self.folder / FINETUNED / CONFIG).exists():
             choices = FinetuneConfig(data=(few,), task="water")
-            recipe = finetune_recipe(load(start.model), start, choices, [*_rate(FINETUNED), *settings])
+            recipe = finetune_recipe(load(start.model), start, choices, settings)
         else:
             recipe = load_recipe(self.folder / FINETUNED / CONFIG)
         self._fit(recipe, FINETUNED)
         self.show.line(
-            "\n      Now from scratch: architecture, data, loss, batches and number of steps are the same; only the learning "
-            f"rate is another, {RATES[SCRATCH]:g} instead of {RATES[FINETUNED]:g}."
+            "\n      Now from scratch: architecture, data, loss, batches, learning rate and number of steps are the same."
         )
-        scratch = load_recipe("demo_water", [f"tasks.water.train={few}", *_rate(SCRATCH), *settings])
+        scratch = load_recipe("demo_water", [f"tasks.water.train={few}", *settings])
         self._fit(scratch.model_copy(update={"model": load_recipe("demo_tasks", self.demo.pretraining).model}), SCRATCH)
         return None
 
@@ -250,10 +247,6 @@ class Work:
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
         with replacing(self.folder / name) as file:
             json.dump(content, file, indent=1, ensure_ascii=False, allow_nan=False)
-
-
-def _rate(run: str) -> tuple[str, str]:
-    return f"optimizer.lr={RATES[run]}", f"schedule.stop_lr={RATES[run] / 100}"
 
 
 def _known(error: float | None) -> float:

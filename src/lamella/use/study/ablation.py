@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Field
 
+from lamella.errors import RecipeError
 from lamella.train.prepare import open_data
 from lamella.train.recipe import Recipe
 from lamella.use.study.chart import Line, Panel
@@ -62,6 +63,12 @@ def ablation(config: AblationConfig, folder: Path) -> Study:
         for labelled in config.sets.values()
         for frame in each(open_data((*labelled.train, *labelled.test), labelled.keys))
     )
+    kind = _recipe(config, (), elements, config.seeds[0]).model.backbone.kind
+    if "remove" not in config.model_fields_set and kind != "dpa2":
+        raise RecipeError(
+            f"remove: where it is not given, parts of DPA-2 are removed, but {config.recipe.recipe} is of kind {kind}; name "
+            "its parts: remove: {CHANNEL: [{part: NAME, set: [KEY=VALUE]}]}."
+        )
     trials = []
     for seed in config.seeds:
         trials.append(_trial(config, FULL, (), elements, seed))

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from lamella.data.keys import LabelKeys
+from lamella.errors import RecipeError
 from lamella.train.paths import Paths, absolute
 from lamella.train.recipe import Recipe, checked_recipe, read_mapping, recipe_file, set_key
 from lamella.use.study.trial import slug
@@ -181,16 +182,18 @@ def content_of(source: Recipes) -> dict[str, Any]:
     content = read_mapping(recipe_file(source.recipe))
     for override in source.set:
         set_key(content, override)
+    parts: dict[str, Any] = {key: content[key] for key in ("tasks", "training") if key in content}
+    tasks = parts.get("tasks")
+    parts |= {f"tasks.{name}": task for name, task in tasks.items()} if isinstance(tasks, Mapping) else {}
+    for key, part in parts.items():
+        if not isinstance(part, Mapping):
+            raise RecipeError(f"{source.recipe}: {key} holds {part!r}, not keys; write them below it, or leave it out.")
     return content
 
 
 def short_run(steps: int, training: Mapping[str, Any]) -> dict[str, Any]:
     """Lengths that suit a run of so many steps: one checkpoint kept, and not fewer than fifty lines in the log."""
-    return {
-        "steps": steps,
-        "log_every": max(1, min(int(training.get("log_every", 100)), steps // 50)),
-        "save_every": max(1, min(int(training.get("save_every", 1000)), steps)),
-        "valid_every": max(1, min(int(training.get("valid_every", 1000)), steps)),
-        "keep": 1,
-        "tensorboard": False,
-    }
+    most = {"log_every": (100, steps // 50), "save_every": (1000, steps), "valid_every": (1000, steps)}
+    every = {key: training.get(key, usual) for key, (usual, _) in most.items()}  # what is no number, the recipe refuses
+    every |= {key: max(1, min(n, most[key][1])) for key, n in every.items() if isinstance(n, int)}
+    return {"steps": steps, **every, "keep": 1, "tensorboard": False}

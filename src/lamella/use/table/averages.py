@@ -10,7 +10,8 @@ normalised error       ē = min(e / e_zero, 1) by quantity and set; their geomet
                        labelled; over domains the plain mean         (LAMBench: 0 perfect, 1 no better than no network)
 =====================  ==========================================================================================
 
-An average compares models only over the same sets: :func:`shared` are those on which every model gave the quantity.
+An average compares models only over the same sets: :func:`shared` are those on which every model gave the quantity; one that
+gave it on no set at all takes no average from the others.
 """
 
 from __future__ import annotations
@@ -57,9 +58,10 @@ def quantities(table: Table) -> list[str]:
 
 
 def shared(table: Table, quantity: str) -> list[Row]:
-    """Sets with the label, of weight above 0, on which every model gave the quantity."""
+    """Sets with the label, of weight above 0, on which every model gave the quantity that gave it on any."""
     rows = _weighing(table, quantity)
-    return [row for row in rows if all(row.rmse(model, quantity) is not None for model in table.models)]
+    answering = [model for model in table.models if own(table, quantity, model)]
+    return [row for row in rows if answering and all(row.rmse(model, quantity) is not None for model in answering)]
 
 
 def own(table: Table, quantity: str, model: str) -> list[Row]:
