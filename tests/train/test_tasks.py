@@ -79,7 +79,7 @@ def test_energies_per_element_of_a_new_task_meet_its_labels() -> None:
         energy = new(new.graph([frame]), "new").energy.item()
         frame.labels["energy"] = np.array(energy - sum(3.0 if number == 1 else 7.0 for number in frame.numbers))
     grown, said = add_task(model({}), "new", "a", FrameList(frames))
-    assert said.startswith("least squares over 3 frames, rank 2 of 2 elements")
+    assert said.startswith("energies per element by least squares over 3 frames, rank all 2")
     np.testing.assert_allclose(grown.baseline[2], [-4.0, -9.0], rtol=1e-6)
 
 
@@ -87,6 +87,9 @@ def test_what_has_no_meaning_is_refused() -> None:
     potential = model({})
     with pytest.raises(InputError, match="has a task 'a' already"):
         add_task(potential, "a")
+    for nameless in ("", " ", "a\n"):
+        with pytest.raises(InputError, match="is no name of a task"):
+            add_task(potential, nameless)
     with pytest.raises(InputError, match=r"no task 'c'.*it has a, b"):
         add_task(potential, "new", like="c")
     with pytest.raises(InputError, match=r"no task 'c'.*it has a, b"):

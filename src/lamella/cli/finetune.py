@@ -171,7 +171,7 @@ def _print_ranking(model: str, ranking: list[HeadErrors]) -> None:
     count = f"{len(ranking)} task{'s' if len(ranking) > 1 else ''}"
     print(f"{model}: {count} on {best.judged.frames} of your frames, energies per element refitted for each")
     print("\n".join(error_table(f"{'task':<{width}}    score", rows, indent=0)))
-    print("score     error divided by that without a network (energies per element alone), mean over E, F, V: 0 is perfect")
+    print("score     error / error without a network (energies per element alone), geometric mean of E, F, V: 0 is perfect")
     print(f"baseline  {best.task}: {best.refit.sentence}")
     if best.score >= 1.0:
         print("advice    no task does better than energies per element alone: the network knows little of such structures")

@@ -61,10 +61,12 @@ def with_tasks(potential: Potential, sources: Mapping[str, str | None], seed: in
         seed: of what is random; the task's name enters too.
 
     Raises:
-        InputError: a task that is there already, a source that is not, or tasks that this head cannot tell apart.
+        InputError: no name, a task that is there already, a source that is not, or tasks that this head cannot tell apart.
     """
     grown = potential
     for name, source in sources.items():
+        if not name.strip() or not name.isprintable():
+            raise InputError(f"{name!r} is no name of a task; use letters, digits, - and _.")
         if name in grown.tasks:
             raise InputError(f"the model has a task {name!r} already; choose another name.")
         if source is not None and source not in potential.tasks:

@@ -25,7 +25,8 @@ class HeadErrors:
 
     Attributes:
         task: name.
-        score: mean over the labels of RMSE divided by that of a model without a network: 0 perfect, 1 learned nothing.
+        score: geometric mean over the labels of RMSE divided by that of a model without a network: 0 perfect, 1 learned
+            nothing (a half in one label makes good for a double in another).
         errors: RMSE by label: energy and virial in eV/atom, forces in eV/Å.
         refit: change of its energies per element.
         judged: what all that was taken from.
@@ -80,5 +81,5 @@ def head_errors(potential: Potential, frames: Frames, task: str) -> HeadErrors:
     fitted = len(errors) > 1 and fit.frames < 2 * fit.rank  # energies per element alone come close to so few energies
     counted = [name for name in errors if scale[name] > _NOTHING and not (name == "energy" and fitted)]
     shares = [errors[name] / scale[name] for name in counted]
-    score = sum(shares) / len(shares) if shares else math.inf
+    score = math.prod(shares) ** (1 / len(shares)) if shares else math.inf
     return HeadErrors(task, score, errors, fit, judged)

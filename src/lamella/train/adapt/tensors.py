@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lamella.models.potential import Potential
+from lamella.nn.embedding import TypeEmbedding, with_shortcut
 
 __all__ = ["Fates", "fates"]
 
@@ -35,14 +36,13 @@ class Fates:
 def fates(potential: Potential, source: Potential, dtype: str) -> Fates:
     """Compare a started model with the loaded one."""
     kind = torch.float32 if dtype == "float32" else torch.float64
-    old = {name: _plain(value.to(kind)) for name, value in source.named_parameters()}
+    old = {name: value.to(kind) for name, value in _parameters(source).items()}
     by_content: dict[bytes, list[str]] = {}
     for name, value in old.items():
         by_content.setdefault(_key(name, value), []).append(name)
     used: set[str] = set()
     loaded, widened, new, numbers = [], {}, {}, 0
-    for name, parameter in potential.named_parameters():
-        value = _plain(parameter)
+    for name, value in _parameters(potential).items():
         same = by_content.get(_key(name, value))
         rows = 0 if name not in old else _rows_kept(old[name], value)
         if same is not None:
@@ -67,8 +67,15 @@ def _rows_kept(old: Tensor, new: Tensor) -> int:
     return int((old == new[: len(old)]).all(dim=1).sum())
 
 
-def _plain(value: Tensor) -> Tensor:
-    return value.detach().cpu().contiguous()
+def _parameters(potential: Potential) -> dict[str, Tensor]:
+    """By name; of embeddings of one-hot rows the table with its shortcut, which new elements may make or break."""
+    tables = {
+        f"{name}.weight"
+        for name, module in potential.named_modules()
+        if isinstance(module, TypeEmbedding) and module.electrons is None
+    }
+    values = {name: parameter.detach().cpu().contiguous() for name, parameter in potential.named_parameters()}
+    return {name: with_shortcut(value) if name in tables else value for name, value in values.items()}
 
 
 def _key(name: str, value: Tensor) -> bytes:
