@@ -32,16 +32,16 @@ WHY_DEFAULT = "its data hold crystals, rattled crystals and molecular crystals o
 NOT_FOR = (
     "numbers that go into a paper, or a decision that costs money: fine-tune it, or take a large model, and test",
     "energies of one task beside energies of another: each has its own zero, and its own functional",
-    "forces of crystals near their equilibrium: on Alexandria and on MPtrj as it comes its errors are above the labels' spread, "
-    "so that a force of zero would be nearer; relax with a model fine-tuned for that",
+    "forces of crystals near their equilibrium: on Alexandria and on MPtrj as it comes its errors are above the labels' "
+    "spread, so that a force of zero would be nearer; relax with a model fine-tuned for that",
     "elements that a task never saw (the table of tasks): its energies of them mean nothing",
     "reaction barriers, broken bonds, charges, open shells, magnetism, excited states: no task has labels of them",
     "pressures beyond 150 GPa and forces beyond 20 eV/Å: such frames did not train it",
     "long-range electrostatics and dispersion: it sees 5 Å a layer and nothing beyond its layers' reach",
 )
 LICENCE = (
-    "MIT, like lamella. It was trained on sets whose licences allow that (MIT, BSD-3-Clause, CC BY 4.0, the NIST licence) and on sets that "
-    "lamella computed itself; none is non-commercial or copyleft. CC BY 4.0 asks for attribution: the citations of the card."
+    "MIT, like lamella. It was trained on sets whose licences allow that (MIT, BSD-3-Clause, CC BY 4.0, the NIST "
+    "licence) and on sets that lamella computed itself; none is non-commercial or copyleft. CC BY 4.0 asks for attribution: the citations of the card."
 )
 
 

@@ -390,6 +390,7 @@ def test_the_command_prints_and_writes(model, files, tmp_path):
         "exists": [words[1], "--on", water, "--out", str(tmp_path / "t.md")],
         "name at least one": ["--on", water],
         "are called 'm'": [words[1], words[1], "--on", water],
+        "no model answered for any set; m on other": [f"m={tmp_path / 'saved'}", "--on", f"other={files / 'water.extxyz'}"],
     }
     for message, given in bad.items():
         done = CliRunner().invoke(app, ["table", *given])

@@ -63,10 +63,20 @@ def table(
         from lamella.use.table.words import summary
 
         print(json.dumps(summary(found), indent=1, ensure_ascii=False, allow_nan=False))
+        _require_an_answer(found)
         return
     _print(found)
     for path in out or []:
         print(f"written: {path}")
+    _require_an_answer(found)
+
+
+def _require_an_answer(found: Table) -> None:
+    """A table of dashes is no success."""
+    cells = [(row.name, name, cell) for row in found.rows for name, cell in row.cells.items()]
+    if cells and all(cell.compared is None for _, _, cell in cells):
+        row, model, cell = cells[0]
+        raise InputError(f"no model answered for any set; {model} on {row}: {cell.why_not}.")
 
 
 def _suite(path: Path | None) -> SuiteConfig | None:

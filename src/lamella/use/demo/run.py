@@ -38,7 +38,7 @@ def run_demo(run: Path, show: Show, demo: Demo | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SETTINGS).write_text(demo.words, encoding="utf-8")
     show.line(
-        "The life of a large atomistic model in miniature: about five minutes of one CPU core. Everything goes to "
+        "The life of a large atomistic model in miniature: about four minutes of one CPU core. Everything goes to "
         f"{folder}/."
     )
     if unfinished:
