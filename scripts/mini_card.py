@@ -41,7 +41,8 @@ NOT_FOR = (
 )
 LICENCE = (
     "MIT, like lamella. It was trained on sets whose licences allow that (MIT, BSD-3-Clause, CC BY 4.0, the NIST "
-    "licence) and on sets that lamella computed itself; none is non-commercial or copyleft. CC BY 4.0 asks for attribution: the citations of the card."
+    "licence) and on sets that lamella computed itself; none is non-commercial or copyleft. "
+    "CC BY 4.0 asks for attribution: the citations of the card."
 )
 
 

@@ -55,7 +55,7 @@ class Demo:
 
     pretraining: tuple[str, ...] = ()
     tuning: tuple[str, ...] = ()
-    labelled: int = 24
+    labelled: int = 64
     warm_up: float = 0.1
     dynamics: MDConfig = MDConfig(time=0.5, velocities="keep")
     laws: tuple[str, ...] | None = None

@@ -148,7 +148,8 @@ def _header(found: dict[str, Any], md: Dynamics, checked: Laws, said: Sequence[s
             Html("<h1>The life of a large atomistic model, in miniature</h1>"),
             paragraph(
                 "A network learns from two sources of labels at once, is tried on something it never saw, is fine-tuned "
-                "with a few labels, and runs molecular dynamics. Large models live the same life, with millions of "
+                "with a few labels; a model with more of them, lamella-mini, runs molecular dynamics. "
+                "Large models live the same life, with millions of "
                 "structures and weeks of GPUs.",
                 "lead",
             ),
@@ -286,6 +287,6 @@ def _next(folder: Path) -> Html:
         ],
         ["which of its tasks suits your labels", "lamella heads lamella-mini mydata.xyz"],
         ["your own data instead of water", f"lamella finetune {name}/{PRETRAINED} mydata.xyz"],
-        ["longer dynamics", f"lamella md {name}/{FINETUNED} embedded:water_box --time 10"],
+        ["longer dynamics", "lamella md lamella-mini embedded:water_box --task gfn2 --time 10"],
     ]
     return section("next", _SECTIONS["next"], [table(["to see", "command"], rows)])

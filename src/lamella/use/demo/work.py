@@ -36,11 +36,14 @@ _TASKS = {"gfn2": "molecules_gfn2", "pbe": "molecules_pbe"}
 
 _WATER: Final = "water_gfn2"
 
+_MOVER: Final = ("lamella-mini", "gfn2")
+"""Model and task of the dynamics: a model of a few structures seldom survives it."""
+
 _TUNING: Final = (
-    *("training.steps=600", "training.valid_every=50", "training.log_every=20", "training.save_every=200"),
+    *("training.steps=300", "training.valid_every=50", "training.log_every=20", "training.save_every=150"),
     *("training.keep=1", "training.ema=0.995", "training.tensorboard=false", "tasks.water.valid_fraction=0.25"),
     *("tasks.water.loss={energy: [1, 100], forces: [100, 40], virial: [0.1, 2]}", "batch={edges: 2200}"),
-    *("optimizer.lr=1e-2", "schedule.kind=cosine", "schedule.stop_lr=1e-4", "schedule.warmup_steps=60"),
+    *("optimizer.lr=1e-2", "schedule.kind=cosine", "schedule.stop_lr=1e-4", "schedule.warmup_steps=30"),
     *("seed=1", "device=cpu"),
 )
 """Of fine-tuning and of training from scratch alike: the comparison is of their starts."""
@@ -184,11 +187,13 @@ class Work:
         """Run water at room temperature."""
         config, atoms = self.demo.dynamics, datasets.water_box()
         self.show.line(
-            f"\n{mark} Molecular dynamics with the fine-tuned model: {len(atoms)} atoms of liquid water move for "
-            f"{config.time:g} ps, after a warm-up to {config.temperature:g} K. Nothing heats or cools them then, so the "
-            "total energy must stay the same: a test of forces and smoothness."
+            f"\n{mark} Molecular dynamics: {len(atoms)} atoms of liquid water move for {config.time:g} ps, after a warm-up "
+            f"to {config.temperature:g} K. Nothing heats or cools them then, so the total energy must stay the same: a test of "
+            f"forces and smoothness. It takes {_MOVER[0]}, the model that comes with lamella, which learned from all of the "
+            f"embedded water (task {_MOVER[1]}) and from eight other tasks for an hour: what {self.demo.labelled} "
+            "structures teach in seconds is right where they are, and wrong where atoms come closer."
         )
-        calculator = Calculator(load(self.folder / FINETUNED), dtype="float64")
+        calculator = Calculator(_MOVER[0], task=_MOVER[1], dtype="float64")
         shared = {"temperature": config.temperature, "timestep": config.timestep}
         warm_up = MDConfig(ensemble="nvt", time=self.demo.warm_up, thermostat_time=20.0, **shared)
         trajectory = self.folder / "md.extxyz"
