@@ -188,10 +188,10 @@ class Work:
         config, atoms = self.demo.dynamics, datasets.water_box()
         self.show.line(
             f"\n{mark} Molecular dynamics: {len(atoms)} atoms of liquid water move for {config.time:g} ps, after a warm-up "
-            f"to {config.temperature:g} K. Nothing heats or cools them then, so the total energy must stay the same: a test of "
-            f"forces and smoothness. It takes {_MOVER[0]}, the model that comes with lamella, which learned from all of the "
-            f"embedded water (task {_MOVER[1]}) and from eight other tasks for an hour: what {self.demo.labelled} "
-            "structures teach in seconds is right where they are, and wrong where atoms come closer."
+            f"to {config.temperature:g} K. Nothing heats or cools them then, so the total energy must stay the same: a test "
+            f"of forces and smoothness. It takes {_MOVER[0]}, the model that comes with lamella, which learned from all of "
+            f"the embedded water (task {_MOVER[1]}) and from eight other tasks: what {self.demo.labelled} structures teach "
+            "in seconds is right where they are, and wrong where atoms come closer."
         )
         calculator = Calculator(_MOVER[0], task=_MOVER[1], dtype="float64")
         shared = {"temperature": config.temperature, "timestep": config.timestep}
