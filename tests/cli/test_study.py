@@ -55,7 +55,7 @@ BAD = {
         "fewer than each of them",
     ),
     "two lines of one name": ("learning-curve", ["scratch.x=dpa3_l3", "pretrained.x.model=m"], "a line|name of its own"),
-    "no part of the model": ("ablation", ["recipe=dpa3_l3"], "repformer"),
+    "no part of the model": ("ablation", ["recipe=dpa3_l3"], "parts of DPA-2 are removed, but dpa3_l3 is of kind dpa3"),
 }
 
 

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from lamella.errors import InputError
@@ -64,7 +65,7 @@ def last_update(potential: Potential) -> Callable[[Graph], Tensor]:
     def read(graph: Graph) -> Tensor:
         with _Watch(layer) as seen:
             potential.describe(graph)
-        return seen.after - seen.before
+        return torch.cat(seen.after) - torch.cat(seen.before)
 
     return read
 
@@ -80,16 +81,16 @@ def _last_layer(potential: Potential) -> nn.Module:
 
 
 class _Watch(AbstractContextManager["_Watch"]):
-    """What goes into a layer and comes out of it as its first tensor, while it is open."""
-
-    before: Tensor
-    after: Tensor
+    """What goes into a layer and comes out of it as its first tensor, while it is open: once for each part of the atoms."""
 
     def __init__(self, layer: nn.Module) -> None:
+        self.before: list[Tensor] = []
+        self.after: list[Tensor] = []
         self._handle = layer.register_forward_hook(self._note)
 
     def _note(self, layer: nn.Module, given: tuple[Any, ...], made: tuple[Any, ...]) -> None:
-        self.before, self.after = given[0], made[0]
+        self.before.append(next(value for value in given if isinstance(value, Tensor)))
+        self.after.append(made[0])
 
     def __exit__(self, *error: object) -> None:
         self._handle.remove()
